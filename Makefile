@@ -1,0 +1,146 @@
+# Everything runs in .venv, which the first target that needs it sets up (a minute or two, once).
+#
+#   PYTHON=python3.12   the interpreter that .venv is made from (default: the first found that is >= 3.11)
+#   TORCH=auto          auto: PyTorch's CPU build where pip is offered one and there is no NVIDIA GPU;
+#                       cpu: that build or nothing; any: whatever pip chooses
+#   PY=python           run the targets in an environment of your own; nothing is installed
+#   SEED=2 WORKERS=2    the seed of `make run`; the number of processes of `make test`
+
+.DEFAULT_GOAL := help
+VENV_PY := .venv/bin/python
+STAMP := .venv/.ready
+
+PYTHON ?=
+TORCH ?= auto
+PY ?= $(VENV_PY)
+SEED ?= 2
+WORKERS ?= 2
+CELL_TIMEOUT ?= 900
+TESTS ?= tests notebooks
+LAB_ARGS ?=
+NOTEBOOK ?= $(wildcard notebooks/*.ipynb)
+
+TORCH_VERSION := $(shell sed -n 's/^torch==//p' requirements.lock)
+RUN_OUT := results/notebooks/03_yelp.ipynb
+SETUP := $(if $(filter $(VENV_PY),$(PY)),$(STAMP))
+
+# An environment copied or moved from elsewhere would import the package from there: set up again.
+ifneq ($(shell $(VENV_PY) -c 'print(open("$(STAMP)").read().strip())' 2>/dev/null),$(CURDIR))
+.PHONY: $(STAMP)
+endif
+
+.PHONY: help setup run test lab bench lint format notebooks check-notebooks lock clean
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' Makefile
+
+setup: $(SETUP) ## make .venv with the exact versions of requirements.lock
+
+run: $(SETUP) ## the main job: train or load on Yelp, and compare with the paper (SEED=2)
+	@mkdir -p results/notebooks
+	"$(PY)" -m papermill notebooks/03_yelp.ipynb $(RUN_OUT) -p seed $(SEED) --log-output
+	@echo
+	@echo "Executed notebook, with the figures in it:  $(RUN_OUT)"
+	@echo "Metrics and histories of seed $(SEED):"
+	@find "$${LAGVAE_RESULTS:-results}/runs" -path '*/seed$(SEED)/metrics.json' 2>/dev/null | sort | sed 's/^/  /'
+
+# Smoke records go first: a run that is finished would be loaded, and its training left untested.
+test: $(SETUP) ## ruff, the unit tests, and every notebook through nbval (WORKERS=2)
+	"$(PY)" -m ruff check --quiet .
+	"$(PY)" -m ruff format --check --quiet .
+	@rm -rf "$${LAGVAE_RESULTS:-results}/runs/smoke"
+	LAGVAE_PROFILE=smoke OMP_NUM_THREADS=1 "$(PY)" -m pytest -q -n $(WORKERS) --dist loadscope \
+	    --nbval-lax --nbval-current-env --nbval-cell-timeout=$(CELL_TIMEOUT) $(TESTS)
+
+# As root (in a container) Jupyter wants to be told that this is meant.
+LAB_FLAGS := --LabApp.default_url=/lab/tree/notebooks \
+    --LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate \
+    $(if $(filter 0,$(shell id -u)),--allow-root)
+lab: $(SETUP) ## JupyterLab on the notebooks (LAB_ARGS="--no-browser --port=8890")
+	"$(PY)" -m jupyterlab $(LAB_FLAGS) $(LAB_ARGS)
+
+bench: $(SETUP) ## time and memory of a training step and an evaluation, against a textbook implementation
+	"$(PY)" -m benchmarks
+
+lint: $(SETUP) ## ruff on .py and .ipynb, changing nothing
+	"$(PY)" -m ruff check .
+	"$(PY)" -m ruff format --check .
+
+format: $(SETUP) ## ruff on .py and .ipynb, changing what it can
+	"$(PY)" -m ruff check --fix .
+	"$(PY)" -m ruff format .
+
+notebooks: $(SETUP) ## run the notebooks again in place, without metadata of the run (NOTEBOOK=notebooks/x.ipynb)
+	"$(PY)" -m jupyter nbconvert --to notebook --execute --inplace \
+	    --ExecutePreprocessor.record_timing=False --ExecutePreprocessor.timeout=-1 $(NOTEBOOK)
+	"$(PY)" -m pytest -q tests/test_notebooks_listed.py
+
+check-notebooks: $(SETUP) ## are the notebooks listed, executed and clean?
+	"$(PY)" -m pytest -q tests/test_notebooks_listed.py
+
+clean: ## remove .venv, caches and what the tests left; records and data stay
+	rm -rf .venv build *.egg-info .pytest_cache .ruff_cache .hypothesis results/notebooks results/runs/smoke
+	find lagvae_lib tests benchmarks notebooks -name __pycache__ -prune -exec rm -rf {} +
+
+# ---------------------------------------------------------------------------------------------- set-up
+
+FIND_PYTHON = find_python() { \
+    for p in $(or $(PYTHON),python3 python3.14 python3.13 python3.12 python3.11 python); do \
+        if "$$p" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; \
+        then echo "$$p"; return 0; fi; \
+    done; \
+    echo "No Python >= 3.11 with the modules venv and ensurepip among:" \
+        "$(or $(PYTHON),python3 python3.14 python3.13 python3.12 python3.11 python)." \
+        "Install one (Debian: python3-venv), or name it: make setup PYTHON=/path/to/python" >&2; \
+    return 1; }
+
+# Usage: choose_torch PIP-PYTHON; prints the requirement. `torch==X` alone would take a CUDA build of several
+# gigabytes wherever an index offers both, since +cu130 sorts above +cpu: so the CPU build is asked for by name.
+CHOOSE_TORCH = choose_torch() { \
+    case '$(TORCH)' in auto|cpu|any) ;; *) echo "TORCH=$(TORCH): expected auto, cpu or any" >&2; return 1;; esac; \
+    if [ '$(TORCH)' = any ] || { [ '$(TORCH)' = auto ] && nvidia-smi -L >/dev/null 2>&1; }; then \
+        echo 'torch==$(TORCH_VERSION)'; \
+    elif "$$1" -m pip install -qq --dry-run --no-deps 'torch==$(TORCH_VERSION)+cpu' >/dev/null 2>&1; then \
+        echo 'torch==$(TORCH_VERSION)+cpu'; \
+    elif [ '$(TORCH)' = cpu ]; then \
+        echo "pip finds no torch==$(TORCH_VERSION)+cpu: see 'PyTorch without CUDA' in README.md" >&2; return 1; \
+    else \
+        echo "No CPU build of torch $(TORCH_VERSION) on offer; taking the index's own (on Linux that may" \
+            "bring CUDA libraries: see 'PyTorch without CUDA' in README.md)" >&2; \
+        echo 'torch==$(TORCH_VERSION)'; \
+    fi; }
+
+# The stamp comes last. Until then .venv/.unfinished marks an environment that cannot be trusted, which the
+# next call makes anew; a finished one is brought up to date in place.
+$(STAMP): requirements.lock pyproject.toml
+	@set -eu; $(FIND_PYTHON); $(CHOOSE_TORCH); \
+	rm -f $(STAMP); \
+	if [ -e .venv/.unfinished ] || ! $(VENV_PY) -c \
+	    'import sys, pip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
+	    python=$$(find_python); \
+	    echo "Making .venv with $$("$$python" --version)"; \
+	    "$$python" -m venv --clear .venv; \
+	fi; \
+	touch .venv/.unfinished; \
+	torch=$$(choose_torch $(VENV_PY)); \
+	echo "Installing $$torch and the rest of requirements.lock: a minute or two, and 2 GB of disk"; \
+	$(VENV_PY) -m pip install -qq --disable-pip-version-check "$$torch" -r requirements.lock; \
+	$(VENV_PY) -m pip install -qq --disable-pip-version-check --no-build-isolation --no-deps -e .; \
+	$(VENV_PY) -m pip check; \
+	$(VENV_PY) -m jupyter labextension disable --level=sys_prefix \
+	    @jupyterlab/apputils-extension:announcements >/dev/null 2>&1; \
+	pwd -P > $(STAMP); \
+	rm -f .venv/.unfinished
+
+lock: ## write requirements.lock anew: the newest versions that pyproject.toml allows, torch as pinned
+	@set -eu; $(FIND_PYTHON); $(CHOOSE_TORCH); \
+	python=$$(find_python); "$$python" -m venv --clear build/lock; \
+	torch=$$(choose_torch build/lock/bin/python); \
+	build/lock/bin/python -m pip install -qq "$$torch" setuptools -e '.[test,sweep]'; \
+	{ echo '# Exact versions of all that `make setup` installs; written by `make lock`, not by hand.'; \
+	  echo '# What a CUDA build of torch needs beyond this (nvidia-*, triton) comes with it, at the versions it names.'; \
+	  build/lock/bin/python -m pip freeze --all --exclude-editable --exclude pip \
+	    | grep -viE '^(nvidia|triton|cuda)' | sed -E 's/^(torch==[^+]*)[+].*/\1/'; \
+	} > build/requirements.lock; \
+	mv build/requirements.lock requirements.lock; rm -rf build/lock; \
+	echo "requirements.lock: $$(grep -c == requirements.lock) packages"

@@ -1,0 +1,142 @@
+"""Named data sets, ready to train on: `load` gives the three splits as batches, and says where they came from."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from lagvae_lib.data.corpora import TEXT_SETS, Corpus, text_corpus, user_corpus
+from lagvae_lib.data.grammar import grammar_corpus
+from lagvae_lib.data.sources import DataError, MissingData
+from lagvae_lib.data.synthetic import fresh_lines, synthetic_corpus
+from lagvae_lib.data.text import TextBatches, Vocab
+from lagvae_lib.names import choose
+
+__all__ = ["NAMES", "Batches", "Data", "DataError", "MissingData", "is_file", "load", "resolve_name"]
+
+NAMES = ("synthetic", *TEXT_SETS, "grammar")
+SMALL = {"yelp": "yelp-small", "yahoo": "yahoo-small"}  # what these names mean outside profile `paper`
+FRESH_LINES = 2000
+
+
+class Batches(Protocol):
+    """A split as fixed batches; `generator`s are CPU generators, so that one seed serves every device."""
+
+    def __len__(self) -> int: ...
+    def __iter__(self): ...
+    def order(self, generator: torch.Generator) -> list[int]: ...
+    def get(self, i: int, generator: torch.Generator) -> Tensor: ...
+    def draw(self, generator: torch.Generator) -> Tensor: ...
+    def to(self, device: str) -> "Batches": ...
+
+
+@dataclass(frozen=True)
+class Data:
+    """A data set as a run uses it. `fresh`: further examples that nothing is fitted to or selected on (the toy).
+
+    units: a batch's size as the inner loop counts it, predicted words for text.
+    """
+
+    name: str
+    train: Batches
+    valid: Batches
+    test: Batches
+    sha256: str
+    stand_in: bool
+    source: str
+    notes: tuple[str, ...]
+    vocab: Vocab
+    units: Callable[[Tensor], int]
+    fresh: Batches | None = None
+
+
+def predicted_words(x: Tensor) -> int:
+    """How many words of the batch x [B, T] a model predicts: all but <s>."""
+    return x.shape[0] * (x.shape[1] - 1)
+
+
+def is_file(dataset: str) -> bool:
+    """Whether a data set's name is a path to the user's own file: it has a separator or a suffix."""
+    return dataset not in NAMES and ("/" in dataset or "\\" in dataset or bool(Path(dataset).suffix))
+
+
+def resolve_name(dataset: str, profile: str) -> str:
+    """The data set that a name means at a profile: `yelp` and `yahoo` are their small versions unless it is `paper`.
+
+    Raises `UnknownName` for anything that is neither a data set nor a path.
+    """
+    if is_file(dataset):
+        return dataset
+    choose(dataset, NAMES, "data set (or path to a text file)")
+    return dataset if profile == "paper" else SMALL.get(dataset, dataset)
+
+
+def load(dataset: str, settings, *, profile: str) -> Data:
+    """The data set that `dataset` means at `profile`, shrunk to `settings` (a `DataSettings`).
+
+    Where it can't be had, `smoke` and `quick` take the grammar stand-in (`Data.stand_in` says so); the other profiles
+    raise `MissingData`, which names the ways to get it. Raises `UnknownName` and `DataError` too.
+    """
+    name = resolve_name(dataset, profile)
+    if name == "synthetic":
+        return _synthetic(settings)
+    try:
+        return _text(name, settings)
+    except MissingData:
+        if profile not in ("smoke", "quick") or is_file(name):
+            raise
+        return _text("grammar", settings)
+
+
+def _text(name: str, settings) -> Data:
+    sizes = (settings.train, settings.valid, settings.test)
+    options = {"max_len": settings.max_len, "vocab_size": settings.vocab_size}
+    if name == "grammar":
+        corpus = grammar_corpus(*(size or default for size, default in zip(sizes, (10_000, 1_000, 1_000), strict=True)))
+    else:
+        options["sizes"] = sizes if all(sizes) else None
+        corpus = user_corpus(name, **options) if is_file(name) else text_corpus(name, **options)
+    return _as_data(corpus, settings.batch_size)
+
+
+def _as_data(corpus: Corpus, batch_size: int) -> Data:
+    train, valid, test = (TextBatches(corpus.splits[split], batch_size) for split in ("train", "valid", "test"))
+    return Data(
+        name=corpus.name,
+        train=train,
+        valid=valid,
+        test=test,
+        sha256=corpus.sha256,
+        stand_in=corpus.stand_in,
+        source=corpus.source,
+        notes=tuple(corpus.notes),
+        vocab=corpus.vocab,
+        units=predicted_words,
+    )
+
+
+def _synthetic(settings) -> Data:
+    """The toy. As in the paper the test file is the validation set; `fresh` lines are neither."""
+    corpus = synthetic_corpus()
+    vocab = Vocab.from_counts({str(word): 1 for word in range(1000)}, min_count=0)
+
+    def batches(lines, size):
+        return TextBatches([vocab.encode([str(int(w)) for w in line]) for line in lines[:size]], settings.batch_size)
+
+    test = batches(corpus.test, settings.test)
+    return Data(
+        name="synthetic",
+        train=batches(corpus.train, settings.train),
+        valid=batches(corpus.test, settings.valid),
+        test=test,
+        sha256=corpus.sha256,
+        stand_in=False,
+        source="regenerated by the recipe",
+        notes=("the validation and the test set are the same file, as in the paper",),
+        vocab=vocab,
+        units=predicted_words,
+        fresh=batches(fresh_lines(FRESH_LINES), settings.test),
+    )

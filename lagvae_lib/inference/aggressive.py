@@ -1,0 +1,153 @@
+"""Algorithm 1 of the paper: update the inference network until it has caught up, then the generator once.
+
+Usable from any training loop with any model that has `loss`, `encoder_parameters` and `decoder_parameters`
+(`lagvae_lib.models.vae.Trainable`):
+
+    algorithm = Aggressive()
+    state = algorithm.begin()
+    for x in loader:
+        algorithm.step(model, Batch(x, draw=random_minibatch), Optimisers(encoder_sgd, decoder_sgd), state)
+    state = algorithm.epoch_end(state, mi)     # mutual information on validation data
+"""
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+
+from lagvae_lib.inference import MAX_NORM, Batch, Optimisers, Step, clip, means
+from lagvae_lib.inference.amortised import Amortised, zero_grad
+from lagvae_lib.models.vae import Trainable
+from lagvae_lib.names import choose
+
+CLIPS = ("joint", "separate")
+REFERENCES = ("previous", "best")
+
+
+@dataclass(frozen=True)
+class Aggressive:
+    """The knobs of Algorithm 1; the defaults are the released code's for text.
+
+    window: inner steps whose mean loss is compared with that of the window before; the inner loop ends when it rose.
+    max_steps: the inner loop's last step in any case.
+    fixed_steps: exactly this many inner steps instead of a test of convergence (Table 4).
+    clip: "joint" clips the gradient of encoder and decoder together, as released: the decoder's gradient is computed in
+        every inner step for its norm alone. "separate" clips each half by its own norm, as Algorithm 1 is printed, and
+        computes no gradient that is thrown away. Where the joint norm passes `max_norm` these are different algorithms.
+    stop_reference, stop_patience: the aggressive stage ends with the epoch that brings the number of epochs whose
+        validation MI lay below the previous one's ("previous"; text, patience 1) or below the best one's ("best";
+        images, patience 5) to the patience.
+    """
+
+    window: int = 15
+    max_steps: int = 99
+    fixed_steps: int | None = None
+    clip: str = "joint"
+    max_norm: float = MAX_NORM
+    stop_reference: str = "previous"
+    stop_patience: int = 1
+
+    def __post_init__(self):
+        choose(self.clip, CLIPS, "clip")
+        choose(self.stop_reference, REFERENCES, "stop_reference")
+        for name in ("window", "max_steps", "stop_patience"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
+        if self.fixed_steps is not None and self.fixed_steps < 1:
+            raise ValueError(f"fixed_steps must be None or at least 1, not {self.fixed_steps}")
+
+    def begin(self) -> dict:
+        """The state before the first iteration: aggressive, and no mutual information seen yet."""
+        return {"aggressive": True, "reference_mi": float("-inf"), "epochs_below": 0}
+
+    def step(self, model: Trainable, batch: Batch, optimisers: Optimisers, state: dict) -> Step:
+        """One outer iteration: lines 4-13 of Algorithm 1 while aggressive, a joint step (line 15) afterwards."""
+        if not state["aggressive"]:
+            return Amortised(self.max_norm).step(model, batch, optimisers, state)
+        inner = self.inner_loop(model, batch, optimisers.encoder)
+        outer = self.generator_step(model, batch, optimisers.decoder)
+        gradients = inner.steps + 1
+        clipped = (inner.clipped * inner.steps + outer.clipped) / gradients
+        return Step(outer.loss, inner.steps, clipped)
+
+    def inner_loop(self, model: Trainable, batch: Batch, optimiser: torch.optim.Optimizer) -> "InnerLoop":
+        """Encoder steps until convergence, the first on the outer batch; theta stays as it is, bit for bit."""
+        encoder, decoder = list(model.encoder_parameters()), list(model.decoder_parameters())
+        frozen = decoder if self.clip == "separate" else []
+        window, previous = _Window(), float("inf")
+        x, clipped = batch.x, 0
+        with without_gradient(frozen):
+            for step in range(1, (self.fixed_steps or self.max_steps) + 1):
+                loss = model.loss(x, batch.kl_weight).loss
+                zero_grad([*encoder, *decoder])
+                loss.mean().backward()
+                clipped = clipped + clip([*encoder, *decoder], self.max_norm)
+                optimiser.step()
+                window.add(loss.detach().sum(), batch.units(x))
+                if self.fixed_steps is None and step % self.window == 0:
+                    mean = window.close()
+                    if mean > previous:
+                        break
+                    previous = mean
+                x = batch.draw()
+        zero_grad([*encoder, *decoder])
+        return InnerLoop(step, float(clipped) / step)
+
+    def generator_step(self, model: Trainable, batch: Batch, optimiser: torch.optim.Optimizer) -> Step:
+        """One decoder step on the outer batch; phi stays as it is, bit for bit."""
+        encoder, decoder = list(model.encoder_parameters()), list(model.decoder_parameters())
+        frozen = encoder if self.clip == "separate" else []
+        zero_grad([*encoder, *decoder])
+        with without_gradient(frozen):
+            loss = model.loss(batch.x, batch.kl_weight)
+            loss.loss.mean().backward()
+        clipped = clip([*encoder, *decoder], self.max_norm)
+        optimiser.step()
+        return Step(means(loss), clipped=float(clipped))
+
+    def epoch_end(self, state: dict, mi: float) -> dict:
+        """Section 4.2 of the paper: the stage ends for good when the mutual information stops climbing."""
+        if not state["aggressive"]:
+            return state
+        reference, below = state["reference_mi"], state["epochs_below"]
+        below += mi < reference
+        if self.stop_reference == "previous" or mi > reference:
+            reference = mi
+        return {"aggressive": below < self.stop_patience, "reference_mi": reference, "epochs_below": below}
+
+
+class InnerLoop(NamedTuple):
+    """How many steps an inner loop made, and in what share of them the gradient was clipped."""
+
+    steps: int
+    clipped: float
+
+
+class _Window:
+    """The mean loss per unit since the last `close`; one transfer from the device a window, not a step."""
+
+    def __init__(self):
+        self.loss, self.units = 0.0, 0
+
+    def add(self, loss: torch.Tensor, units: int) -> None:
+        self.loss, self.units = self.loss + loss, self.units + units
+
+    def close(self) -> float:
+        mean = float(self.loss) / self.units
+        self.loss, self.units = 0.0, 0
+        return mean
+
+
+@contextmanager
+def without_gradient(parameters: Iterable[torch.nn.Parameter]) -> Iterator[None]:
+    """Inside the block autograd computes nothing for `parameters`; what required a gradient before does so again."""
+    held = [parameter for parameter in parameters if parameter.requires_grad]
+    for parameter in held:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in held:
+            parameter.requires_grad_(True)

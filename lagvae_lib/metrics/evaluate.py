@@ -1,0 +1,110 @@
+"""What is reported of a model: a short list on validation data every epoch, all of it on test data at the end.
+
+All values are nats per example, means over the examples of the split.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from lagvae_lib.metrics import mutual_information as mi
+from lagvae_lib.metrics.active_units import active_units, threshold_curve, variance_of_means
+from lagvae_lib.metrics.nll import importance_weighted_curve
+from lagvae_lib.models.gaussian import DiagonalGaussian
+from lagvae_lib.models.vae import Autoregressive
+
+THRESHOLDS = tuple(10.0 ** (k / 4) for k in range(-16, 5))  # 1e-4 to 10, the paper's 0.01 among them
+IW_SAMPLES = (1, 10, 100, 500)
+
+
+@torch.no_grad()
+def encode(model: nn.Module, batches) -> tuple[DiagonalGaussian, list[int]]:
+    """q(z|x) of a whole split, [N, nz], in the order of its batches, and the batches' sizes."""
+    parts = [model.encode(x) for x in batches]
+    q = DiagonalGaussian(torch.cat([p.mu for p in parts]), torch.cat([p.logvar for p in parts]))
+    return q, [len(part.mu) for part in parts]
+
+
+def information(q: DiagonalGaussian, sizes: list[int], generator: torch.Generator, draws: int = 1) -> dict[str, float]:
+    """KL, MI by the paper's estimator and over all examples, and active units, of encoded examples.
+
+    draws: samples of z an example over which the paper's estimator is averaged. The paper's is 1; its noise has
+    variance nz / 2N, so 10 draws of 1,000 examples are as quiet as the paper's 10,000.
+    """
+    everything = mi.same_sample(q.mu, q.logvar, generator=generator)
+    return {
+        "kl": float(q.kl().mean()),
+        "mi": sum(mi.paper_estimate(q.mu, q.logvar, sizes, generator) for _ in range(draws)) / draws,
+        "mi_large": everything.lower,
+        "au": active_units(variance_of_means([q.mu])),
+    }
+
+
+@torch.no_grad()
+def validate(model: nn.Module, batches, generator: torch.Generator, draws: int = 1) -> dict[str, float]:
+    """loss (one-sample negative ELBO at weight 1, or the exact NLL), reconstruction, kl, mi, mi_large, au."""
+    if isinstance(model, Autoregressive):
+        nll = exact_nll(model, batches)
+        return {"loss": nll, "reconstruction": nll, "kl": 0.0, "mi": 0.0, "mi_large": 0.0, "au": 0}
+    q, sizes = encode(model, batches)
+    reconstruction = -reconstruction_log_prob(model, batches, q, sizes, generator).mean()
+    values = information(q, sizes, generator, draws)
+    return {"loss": float(reconstruction) + values["kl"], "reconstruction": float(reconstruction), **values}
+
+
+@torch.no_grad()
+def reconstruction_log_prob(model, batches, q: DiagonalGaussian, sizes: list[int], generator) -> Tensor:
+    """log p(x|z) with one sample z of q(z|x) for every example, [N]."""
+    z = q.rsample(1, generator=generator)
+    return torch.cat([model.decoder.log_prob(x, part)[:, 0] for x, part in zip(batches, z.split(sizes), strict=True)])
+
+
+@torch.no_grad()
+def exact_nll(model: Autoregressive, batches) -> float:
+    """-log p(x) of an autoregressive model."""
+    return float(-torch.cat([model.log_prob(x) for x in batches]).double().mean())
+
+
+@torch.no_grad()
+def test_metrics(model: nn.Module, batches, generator: torch.Generator, iw_samples=IW_SAMPLES, draws: int = 1) -> dict:
+    """What a run's record says of the test set: the paper's nll, kl, mi and au, and what belongs beside them."""
+    model.eval()
+    if isinstance(model, Autoregressive):
+        nll = exact_nll(model, batches)
+        return {"nll": nll, "elbo": -nll, "kl": 0.0, "mi": 0.0, "au": 0, "nll_is_exact": True}
+    q, sizes = encode(model, batches)
+    values = information(q, sizes, generator, draws)
+    elbo = float(reconstruction_log_prob(model, batches, q, sizes, generator).double().mean()) - values["kl"]
+    bounds = importance_weighted_nll(model, batches, generator, iw_samples)
+    return {
+        "nll": bounds["nll"][str(max(iw_samples))],
+        "elbo": elbo,
+        **values,
+        "nll_is_exact": False,
+        "nll_standard_error": bounds["standard_error"],
+        "nll_by_samples": bounds["nll"],
+        **_beside(q, values, generator),
+    }
+
+
+def _beside(q: DiagonalGaussian, values: dict, generator: torch.Generator) -> dict:
+    """The metrics that show what the paper's can and cannot say (artefacts of MI, of Figure 5 and of AU)."""
+    variance = variance_of_means([q.mu])
+    curve = mi.same_sample_curve(q.mu, q.logvar, (32, 50, 500, len(q.mu)), generator)
+    return {
+        "aggregate_kl": mi.aggregate_kl(values["kl"], values["mi"]),
+        "aggregate_kl_large": mi.aggregate_kl(values["kl"], values["mi_large"]),
+        "mi_by_batch": [vars(bounds) for bounds in curve],
+        "kl_per_dim": q.kl_per_dim().mean(0).tolist(),
+        "variance_of_means": variance.tolist(),
+        "au_by_threshold": {"thresholds": list(THRESHOLDS), "au": threshold_curve(variance, THRESHOLDS)},
+    }
+
+
+@torch.no_grad()
+def importance_weighted_nll(model, batches, generator: torch.Generator, iw_samples=IW_SAMPLES) -> dict:
+    """Mean importance-weighted bounds on -log p(x) for each number of samples, and the last one's standard error."""
+    bounds = torch.cat([importance_weighted_curve(model, x, iw_samples, generator) for x in batches]).double()  # [N, K]
+    return {
+        "nll": {str(k): float(-column.mean()) for k, column in zip(iw_samples, bounds.t(), strict=True)},
+        "standard_error": float(bounds[:, -1].std() / len(bounds) ** 0.5),
+    }

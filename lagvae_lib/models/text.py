@@ -1,0 +1,108 @@
+"""The paper's text models (section 5.1 and appendix): LSTM encoder, LSTM decoder with z in every step.
+
+Sentences are [B, T] word ids, all of one length, from <s> to </s>; T-1 words are predicted.
+"""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from lagvae_lib.models.gaussian import DiagonalGaussian
+from lagvae_lib.models.ops import linear_cross_entropy, lstm, lstm_step
+
+
+def initialise(module: nn.Module) -> None:
+    """Every parameter U(-.01, .01), embeddings U(-.1, .1), as in the released code."""
+    for parameter in module.parameters():
+        nn.init.uniform_(parameter, -0.01, 0.01)
+    for child in module.modules():
+        if isinstance(child, nn.Embedding):
+            nn.init.uniform_(child.weight, -0.1, 0.1)
+
+
+class LSTMEncoder(nn.Module):
+    """q(z|x) = N(mu, diag exp(logvar)), both linear in the last hidden state."""
+
+    def __init__(self, words: int, nz: int, embedding: int, hidden: int):
+        super().__init__()
+        self.embed = nn.Embedding(words, embedding)
+        self.lstm = nn.LSTM(embedding, hidden)
+        self.linear = nn.Linear(hidden, 2 * nz, bias=False)
+        initialise(self)
+
+    def forward(self, x: Tensor) -> DiagonalGaussian:
+        _, (last, _) = self.lstm(self.embed(x.t()))
+        return DiagonalGaussian(*self.linear(last[0]).chunk(2, dim=1))
+
+
+class LSTMDecoder(nn.Module):
+    """p(x|z) = prod_t p(x_t | x_<t, z); without z (nz = 0) it is the LSTM language model.
+
+    z sets the first cell state (c0 = W z, h0 = tanh c0) and stands beside the word in every step's input. That input's
+    projection is linear, so z's share of it is one bias a sentence instead of a longer input at each step.
+    precision: dtype of the products with the vocabulary (see `linear_cross_entropy`).
+    """
+
+    def __init__(self, words: int, nz: int, embedding: int, hidden: int, dropout: float = 0.5):
+        super().__init__()
+        self.nz, self.embedding_size = nz, embedding
+        self.precision: torch.dtype | None = None
+        self.embed = nn.Embedding(words, embedding)
+        self.lstm = nn.LSTM(embedding + nz, hidden)  # holds the parameters; `ops.lstm` runs the recurrence
+        self.z_to_cell = nn.Linear(nz, hidden, bias=False) if nz else None
+        self.vocabulary = nn.Linear(hidden, words, bias=False)
+        self.dropout = nn.Dropout(dropout)
+        initialise(self)
+
+    def log_prob(self, x: Tensor, z: Tensor | None) -> Tensor:
+        """log p(x|z) in nats, [B, k] for x [B, T] and z [B, k, nz] (k = 1 and z None without a latent variable)."""
+        samples = 1 if z is None else z.shape[1]
+        if samples == 1 and torch.is_grad_enabled():
+            return self._log_prob_whole(x, z if z is None else z[:, 0]).unsqueeze(1)
+        if torch.is_grad_enabled():
+            return torch.cat([self.log_prob(x, z[:, k : k + 1]) for k in range(samples)], dim=1)
+        return self._log_prob_stepwise(x, z)
+
+    def _log_prob_whole(self, x: Tensor, z: Tensor | None) -> Tensor:
+        """[B]: all steps in one backward pass, for training."""
+        h0, c0, bias = self.start(z, len(x))
+        hidden = lstm(self._words(x[:, :-1].t()) + bias, self.lstm.weight_hh_l0, h0, c0)  # [T-1, B, H]
+        hidden, target = self.dropout(hidden).flatten(0, 1), x[:, 1:].t().flatten()
+        nll = linear_cross_entropy(hidden, self.vocabulary.weight, target, precision=self.precision)
+        return -nll.view(-1, len(x)).sum(0)
+
+    def _log_prob_stepwise(self, x: Tensor, z: Tensor | None) -> Tensor:
+        """[B, k]: without gradients only the current state is kept, and samples of one sentence share its words."""
+        rows = len(x) if z is None else z.shape[0] * z.shape[1]
+        h, c, bias = self.start(z if z is None else z.flatten(0, 1), rows)
+        samples = rows // len(x)
+        total = torch.zeros(rows, dtype=h.dtype, device=h.device)
+        for words, target in self._steps(x):
+            inputs = bias.view(len(x), samples, -1) + words.unsqueeze(1) if z is not None else words
+            h, c = lstm_step(inputs.reshape(rows, -1), self.lstm.weight_hh_l0, h, c)
+            target = target.repeat_interleave(samples)
+            total -= linear_cross_entropy(self.dropout(h), self.vocabulary.weight, target, precision=self.precision)
+        return total.view(len(x), samples)
+
+    def _steps(self, x: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+        return zip(self._words(x[:, :-1].t()), x[:, 1:].t(), strict=True)
+
+    def _words(self, words: Tensor) -> Tensor:
+        """What the words and the biases add to the gates: ids [...] -> [..., 4H]."""
+        weight = self.lstm.weight_ih_l0[:, : self.embedding_size]
+        return F.linear(self.dropout(self.embed(words)), weight, self.lstm.bias_ih_l0 + self.lstm.bias_hh_l0)
+
+    def start(self, z: Tensor | None, rows: int) -> tuple[Tensor, Tensor, Tensor]:
+        """First hidden and cell state [rows, H], and what z adds to the gates at every step [rows, 4H] (or 0)."""
+        if z is None:
+            zeros = self.vocabulary.weight.new_zeros(rows, self.vocabulary.in_features)
+            return zeros, zeros, zeros.new_zeros(())
+        c0 = self.z_to_cell(z)
+        return torch.tanh(c0), c0, F.linear(z, self.lstm.weight_ih_l0[:, self.embedding_size :])
+
+    def next_word(self, words: Tensor, h: Tensor, c: Tensor, bias: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """One step of generation: previous words [B] and state -> log p(next word) [B, V] and the new (h, c)."""
+        h, c = lstm_step(self._words(words) + bias, self.lstm.weight_hh_l0, h, c)
+        return F.log_softmax(self.vocabulary(self.dropout(h)), dim=1), h, c

@@ -1,0 +1,21 @@
+"""Looking a name up among the valid ones, with an error that helps."""
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class UnknownName(ValueError):
+    """A name that is not among the valid ones; the message lists them and the nearest match."""
+
+
+def choose(name: str, valid: Iterable[str], what: str) -> str:
+    """Return `name` if it is one of `valid`, else raise `UnknownName`.
+
+    what: what the name names, in the singular ("method"); it is used in the message.
+    """
+    valid = list(valid)
+    if name in valid:
+        return name
+    near = get_close_matches(str(name), valid, n=1, cutoff=0.5)
+    hint = f"; did you mean {near[0]!r}?" if near else "."
+    raise UnknownName(f"unknown {what} {name!r}{hint} Valid: {', '.join(valid)}")

@@ -1,0 +1,101 @@
+"""The edge between a notebook and the library: parameters checked by name and type, runs with lines of progress.
+
+papermill passes unknown names and wrong types without a word, so every notebook's second code cell is
+
+    from lagvae_lib import notebook
+    settings = notebook.settings(globals())
+"""
+
+import types
+from dataclasses import dataclass
+
+from lagvae_lib import data, methods
+from lagvae_lib.names import choose
+from lagvae_lib.profiles import PROFILES, default_profile
+from lagvae_lib.runs import DEVICES, Run, choose_device, run_named
+
+SHELL = {"In", "Out", "exit", "quit", "open", "get_ipython"}  # what IPython itself puts among a notebook's names
+
+
+class BadParameter(ValueError):
+    """A notebook's parameter has an unknown name, a wrong type or an impossible value."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """A notebook's parameters after checking: `profile` and `device` are decided, `methods` are known names."""
+
+    values: dict
+    dataset: str
+    methods: tuple[str, ...]
+    seeds: tuple[int, ...]
+    profile: str
+    device: str
+
+    @property
+    def seed(self) -> int:
+        """The first seed."""
+        return self.seeds[0]
+
+    def run(self, method: str, seed: int | None = None) -> Run:
+        """The run of one method: loaded if it is finished, trained otherwise, with a line of progress an epoch."""
+        seed = self.seed if seed is None else seed
+        prefix = f"{method}, seed {seed}: "
+        return run_named(
+            self.dataset, method, self.profile, seed, self.device, report=lambda line: print(prefix + line, flush=True)
+        )
+
+
+def settings(names: dict) -> Settings:
+    """Check the parameters in a notebook's `globals()` and decide what "auto" means.
+
+    A parameter is declared by its annotation in the cell tagged `parameters` (`seed: int = 2`). Raises `BadParameter`,
+    which names the valid parameters or values.
+    """
+    declared = names.get("__annotations__", {})
+    values = _checked(names, declared)
+    try:
+        return _settled(values)
+    except ValueError as error:
+        raise BadParameter(str(error)) from None
+
+
+def _checked(names: dict, declared: dict[str, type]) -> dict:
+    for name, value in names.items():
+        if name.startswith("_") or name in SHELL or name in declared or isinstance(value, types.ModuleType):
+            continue
+        try:
+            choose(name, declared, "parameter")
+        except ValueError as error:
+            raise BadParameter(str(error)) from None
+    for name, kind in declared.items():
+        value = names[name]
+        if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+            raise BadParameter(f"parameter {name!r} must be {kind.__name__}, not {value!r} ({type(value).__name__})")
+    return {name: names[name] for name in declared}
+
+
+def _settled(values: dict) -> Settings:
+    dataset, asked = values.get("dataset", "synthetic"), values.get("profile", "auto")
+    choose(asked, ("auto", *PROFILES), "profile")
+    profile = default_profile(dataset) if asked == "auto" else asked
+    data.resolve_name(dataset, profile)
+    chosen = tuple(name.strip() for name in values.get("methods", "").split(",") if name.strip())
+    for name in chosen:
+        methods.find(name)
+    choose(values.get("device", "auto"), DEVICES, "device")
+    return Settings(values, dataset, chosen, _seeds(values), profile, choose_device(values.get("device", "auto")))
+
+
+def _seeds(values: dict) -> tuple[int, ...]:
+    """From `seed: int` or `seeds: str` ("0,1,2")."""
+    if "seed" in values:
+        seeds = (values["seed"],)
+    else:
+        try:
+            seeds = tuple(int(part) for part in values.get("seeds", "0").split(","))
+        except ValueError:
+            raise ValueError(f"parameter 'seeds' must be whole numbers with commas, not {values['seeds']!r}") from None
+    if min(seeds) < 0:
+        raise ValueError(f"seeds must be 0 or more, not {min(seeds)}")
+    return seeds

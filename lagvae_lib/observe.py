@@ -1,0 +1,69 @@
+"""What is looked at while a model trains: the curves of Figure 5 for every data set, Figure 2's points for the toy."""
+
+from collections.abc import Callable, Iterable
+
+import torch
+from torch import Tensor, nn
+
+from lagvae_lib.data import Data
+from lagvae_lib.metrics import lag, mutual_information
+from lagvae_lib.metrics.evaluate import encode, information
+from lagvae_lib.models.gaussian import DiagonalGaussian
+from lagvae_lib.profiles import Config, family
+from lagvae_lib.training import OBSERVED, noise
+
+Observer = Callable[[nn.Module, int], dict]
+
+
+def observer(config: Config, data: Data, device: str) -> Observer | None:
+    """What `Trainer` calls for this run; None for a model without a latent variable."""
+    if config.method.model == "autoregressive" or not config.evaluation.observe_every:
+        return None
+    probe = first_batches(data.valid.to(device), config.evaluation.probe)
+    if family(config.dataset) == "toy":
+        return _Grid(config.seed, torch.cat(probe))
+    return _Dynamics(config.seed, probe)
+
+
+def first_batches(batches: Iterable[Tensor], examples: int) -> list[Tensor]:
+    """About `examples` examples from all over the split: every n-th of its batches, whole, the last one cut."""
+    whole = list(batches)
+    total = sum(len(x) for x in whole)
+    stride = max(1, total // examples)
+    kept, left = [], min(examples, total)
+    for x in whole[::stride]:
+        if left > 0:
+            kept.append(x[:left])
+            left -= len(kept[-1])
+    return kept
+
+
+class _Dynamics:
+    """KL, MI by both estimators, KL(q(z) || p(z)) from each, and AU on the probe: Figure 5."""
+
+    def __init__(self, seed: int, probe: list[Tensor]):
+        self.seed, self.probe = seed, probe
+
+    def __call__(self, model: nn.Module, iteration: int) -> dict:
+        q, sizes = encode(model, self.probe)
+        return _curves(q, sizes, noise(self.seed, OBSERVED, iteration))
+
+
+def _curves(q: DiagonalGaussian, sizes: list[int], generator: torch.Generator) -> dict:
+    values = information(q, sizes, generator)
+    return values | {
+        "aggregate_kl": mutual_information.aggregate_kl(values["kl"], values["mi"]),
+        "aggregate_kl_large": mutual_information.aggregate_kl(values["kl"], values["mi_large"]),
+    }
+
+
+class _Grid:
+    """The probe in the posterior mean space, and how far q(z|x) lags behind p(z|x) there."""
+
+    def __init__(self, seed: int, probe: Tensor):
+        self.seed, self.probe = seed, probe
+
+    def __call__(self, model: nn.Module, iteration: int) -> dict:
+        q, sizes = encode(model, [self.probe])
+        measured = lag.measure(model, self.probe, q)
+        return _curves(q, sizes, noise(self.seed, OBSERVED, iteration)) | measured

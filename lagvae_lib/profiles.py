@@ -1,0 +1,178 @@
+"""Sizes and lengths of a run: the paper's, and smaller ones of the same algorithm and protocol.
+
+`paper` holds the paper's values; each departure of another profile stands beside the paper's value in a comment.
+A run is data set x method x profile x seed; `resolve` makes the whole configuration of one.
+"""
+
+import os
+from dataclasses import asdict, dataclass, replace
+
+import torch
+
+from lagvae_lib.inference.aggressive import Aggressive
+from lagvae_lib.methods import Method, find
+from lagvae_lib.names import choose
+from lagvae_lib.training import Schedule
+
+PROFILES = ("smoke", "quick", "scaled", "paper")
+
+
+@dataclass(frozen=True)
+class DataSettings:
+    """Documents cut at `max_len` words, the `vocab_size` most frequent words, and the splits' sizes; None: all."""
+
+    max_len: int | None = None
+    vocab_size: int | None = None
+    train: int | None = None
+    valid: int | None = None
+    test: int | None = None
+    batch_size: int = 32
+
+
+@dataclass(frozen=True)
+class ModelSettings:
+    """Sizes of the LSTMs, of the word embeddings and of z; dropout on the decoder's words and outputs."""
+
+    nz: int = 32
+    embedding: int = 512
+    hidden: int = 1024
+    dropout: float = 0.5
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """iw_samples: samples of the final importance-weighted bound. observe_every: generator updates between two looks
+    at the dynamics, on `probe` validation examples (the toy: `probe` points on the grid); after `observe_dense` looks
+    only every fifth is taken. mi_draws: samples of z an
+    example in the MI that ends the aggressive stage and that is reported (`metrics.evaluate.information`)."""
+
+    iw_samples: int = 500
+    observe_every: int = 0
+    observe_dense: int = 50
+    probe: int = 500
+    mi_draws: int = 1
+
+
+@dataclass(frozen=True)
+class Profile:
+    """All that depends on the size of the job and not on the method."""
+
+    data: DataSettings
+    model: ModelSettings
+    schedule: Schedule
+    evaluation: Evaluation
+    anneal_epochs: float = 10
+    window: int = 15
+
+
+TOY = Profile(
+    DataSettings(batch_size=16),
+    ModelSettings(nz=1, embedding=50, hidden=50),
+    Schedule(max_epochs=50),
+    Evaluation(observe_every=200),
+)
+TEXT = Profile(
+    DataSettings(),
+    ModelSettings(),
+    Schedule(max_epochs=100, decay_from=15),
+    Evaluation(observe_every=500),
+)
+
+TABLE = {
+    "toy": {
+        "paper": TOY,
+        "smoke": replace(
+            TOY,
+            data=replace(TOY.data, train=320, valid=64, test=64),  # 16,000 / 4,000 / 4,000
+            schedule=replace(TOY.schedule, max_epochs=2),  # 50
+            evaluation=Evaluation(iw_samples=20, observe_every=20, probe=40),  # 500, 200, 500
+            anneal_epochs=1,  # 10
+        ),
+        "quick": replace(
+            TOY,
+            data=replace(TOY.data, train=4_000, valid=1_000, test=1_000),  # 16,000 / 4,000 / 4,000
+            schedule=replace(TOY.schedule, max_epochs=8),  # 50
+            evaluation=Evaluation(iw_samples=100, observe_every=100, probe=200),  # 500, 200, 500
+            anneal_epochs=2,  # 10
+        ),
+    },
+    "text": {
+        "paper": TEXT,
+        "smoke": replace(
+            TEXT,
+            data=DataSettings(max_len=12, vocab_size=200, train=160, valid=60, test=60),
+            model=ModelSettings(nz=4, embedding=16, hidden=16),
+            schedule=replace(TEXT.schedule, max_epochs=2),
+            evaluation=Evaluation(iw_samples=20, observe_every=2, probe=60),
+            anneal_epochs=1,
+        ),
+        "quick": replace(
+            TEXT,
+            data=DataSettings(max_len=30, vocab_size=1000, train=1600, valid=300, test=300),
+            model=ModelSettings(nz=32, embedding=64, hidden=128),
+            schedule=replace(TEXT.schedule, max_epochs=6),
+            evaluation=Evaluation(iw_samples=50, observe_every=10, probe=300),
+            anneal_epochs=1,
+            window=10,
+        ),
+        "scaled": replace(
+            TEXT,
+            data=DataSettings(max_len=60, vocab_size=2000, train=5600, valid=1000, test=1000),
+            model=ModelSettings(nz=32, embedding=64, hidden=128),
+            schedule=replace(TEXT.schedule, max_epochs=30, decay_from=8),
+            evaluation=Evaluation(observe_every=50, probe=500, mi_draws=10),
+            anneal_epochs=1,
+            window=10,
+        ),
+    },
+}
+
+
+@dataclass(frozen=True)
+class Config:
+    """Everything that decides a run's numbers."""
+
+    dataset: str
+    method: Method
+    profile: str
+    seed: int
+    data: DataSettings
+    model: ModelSettings
+    schedule: Schedule
+    evaluation: Evaluation
+
+    def as_dict(self) -> dict:
+        """Plain values, for JSON."""
+        return asdict(self)
+
+
+def family(dataset: str) -> str:
+    """Which column of the paper's settings a data set belongs to."""
+    return "toy" if dataset == "synthetic" else "text"
+
+
+def default_profile(dataset: str) -> str:
+    """What "auto" means: LAGVAE_PROFILE if set; `paper` with a GPU and for the toy, which fits anywhere; or `quick`."""
+    forced = os.environ.get("LAGVAE_PROFILE")
+    if forced:
+        return choose(forced, PROFILES, "profile in LAGVAE_PROFILE")
+    return "paper" if torch.cuda.is_available() or family(dataset) == "toy" else "quick"
+
+
+def resolve(dataset: str, method: str, profile: str, seed: int) -> Config:
+    """The configuration of a run. Raises `UnknownName` for a method or profile that does not exist."""
+    choose(profile, PROFILES, "profile")
+    table = TABLE[family(dataset)]
+    choose(profile, table, f"profile of {dataset}")
+    values = table[profile]
+    found = _fit_method(find(method), values, explicit=method)
+    return Config(dataset, found, profile, seed, values.data, values.model, values.schedule, values.evaluation)
+
+
+def _fit_method(method: Method, profile: Profile, explicit: str) -> Method:
+    """The profile's length of annealing and window, unless the method's name sets the window itself."""
+    if method.objective.anneal_epochs:
+        method = replace(method, objective=replace(method.objective, anneal_epochs=profile.anneal_epochs))
+    if isinstance(method.inference, Aggressive) and "window=" not in explicit:
+        method = replace(method, inference=replace(method.inference, window=profile.window))
+    return method

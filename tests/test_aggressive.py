@@ -1,0 +1,163 @@
+"""Algorithm 1: what it moves, when it stops, and that a stranger's model can use it."""
+
+import pytest
+import torch
+from torch import nn
+
+from lagvae_lib.inference import Batch, Optimisers
+from lagvae_lib.inference.aggressive import Aggressive
+from lagvae_lib.inference.amortised import Amortised
+from lagvae_lib.models.vae import Loss
+from lagvae_lib.names import UnknownName
+
+
+class Stranger(nn.Module):
+    """A VAE on vectors that knows nothing of this library."""
+
+    def __init__(self, size=6, nz=2):
+        super().__init__()
+        self.enc = nn.Sequential(nn.Linear(size, 8), nn.Tanh(), nn.Linear(8, 2 * nz))
+        self.dec = nn.Sequential(nn.Dropout(0.2), nn.Linear(nz, 8), nn.Tanh(), nn.Linear(8, size))
+
+    def loss(self, x, kl_weight):
+        mu, logvar = self.enc(x).chunk(2, dim=1)
+        z = mu + (logvar / 2).exp() * torch.randn_like(mu)
+        reconstruction = 0.5 * (self.dec(z) - x).square().sum(1)
+        kl = 0.5 * (mu**2 + logvar.exp() - 1 - logvar).sum(1)
+        return Loss(reconstruction + kl_weight * kl, reconstruction, kl)
+
+    def encoder_parameters(self):
+        return self.enc.parameters()
+
+    def decoder_parameters(self):
+        return self.dec.parameters()
+
+
+def setting(lr=0.05, seed=0):
+    torch.manual_seed(seed)
+    model, data = Stranger(), torch.randn(64, 6) @ torch.randn(6, 6)
+    optimisers = Optimisers(torch.optim.SGD(model.enc.parameters(), lr), torch.optim.SGD(model.dec.parameters(), lr))
+    batch = Batch(data[:8], lambda: data[torch.randint(64, (8,))])
+    return model, batch, optimisers
+
+
+def values(module):
+    return [parameter.detach().clone() for parameter in module.parameters()]
+
+
+def same(a, b):
+    return all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
+
+
+@pytest.mark.parametrize("clip", ["joint", "separate"])
+def test_each_half_is_frozen_bit_for_bit_while_the_other_moves(clip):
+    model, batch, optimisers = setting()
+    algorithm = Aggressive(clip=clip)
+    encoder, decoder = values(model.enc), values(model.dec)
+    algorithm.inner_loop(model, batch, optimisers.encoder)
+    assert same(values(model.dec), decoder)
+    assert not same(values(model.enc), encoder)
+    encoder = values(model.enc)
+    algorithm.generator_step(model, batch, optimisers.decoder)
+    assert same(values(model.enc), encoder)
+    assert not same(values(model.dec), decoder)
+    assert all(p.requires_grad for p in model.parameters())
+
+
+@pytest.mark.parametrize(("window", "cap"), [(10, 99), (15, 99), (7, 20)])
+def test_inner_counts_are_whole_windows_from_the_second_on_or_the_cap(window, cap):
+    allowed = {*range(2 * window, cap + 1, window), cap}
+    seen = set()
+    for seed in range(12):
+        model, batch, optimisers = setting(seed=seed, lr=[1e-4, 0.05, 0.3][seed % 3])
+        seen.add(Aggressive(window=window, max_steps=cap).inner_loop(model, batch, optimisers.encoder).steps)
+    assert seen <= allowed
+    assert len(seen) > 1
+
+
+def test_the_loop_ends_with_the_first_window_whose_mean_loss_rose():
+    losses = iter([5.0, 5.0, 4.0, 4.0, 4.5, 4.5, 1.0])
+
+    class Scripted(Stranger):
+        def loss(self, x, kl_weight):
+            return (
+                super().loss(x, kl_weight)._replace(loss=sum(p.sum() for p in self.enc.parameters()) * 0 + next(losses))
+            )
+
+    model = Scripted()
+    batch = Batch(torch.zeros(1, 6), lambda: torch.zeros(1, 6))
+    done = Aggressive(window=2).inner_loop(model, batch, torch.optim.SGD(model.enc.parameters(), 0.1))
+    assert done.steps == 6
+
+
+def test_fixed_steps_are_exactly_that_many():
+    model, batch, optimisers = setting()
+    for steps in (1, 10, 120):
+        assert Aggressive(fixed_steps=steps).inner_loop(model, batch, optimisers.encoder).steps == steps
+
+
+def test_first_inner_batch_is_the_outer_batch():
+    model, batch, optimisers = setting()
+    seen = []
+    original = model.loss
+    model.loss = lambda x, w: (seen.append(x), original(x, w))[1]
+    Aggressive(fixed_steps=3).inner_loop(model, batch, optimisers.encoder)
+    assert seen[0] is batch.x
+    assert not any(x is batch.x for x in seen[1:])
+
+
+def test_joint_and_separate_clipping_agree_where_nothing_is_clipped_and_differ_where_it_is():
+    results = {}
+    for clip in ("joint", "separate"):
+        for max_norm in (1e9, 0.1):
+            model, batch, optimisers = setting()
+            torch.manual_seed(1)
+            Aggressive(clip=clip, max_norm=max_norm, fixed_steps=5).inner_loop(model, batch, optimisers.encoder)
+            results[clip, max_norm] = torch.cat([v.flatten() for v in values(model.enc)])
+    torch.testing.assert_close(results["joint", 1e9], results["separate", 1e9])
+    assert (results["joint", 0.1] - results["separate", 0.1]).abs().max() > 1e-3
+
+
+def test_a_plain_step_after_the_stage_is_the_amortised_one():
+    outcomes = []
+    for strategy, state in ((Aggressive(), {"aggressive": False}), (Amortised(), {})):
+        model, batch, optimisers = setting()
+        torch.manual_seed(1)
+        strategy.step(model, batch, optimisers, state)
+        outcomes.append(values(model))
+    assert same(*outcomes)
+
+
+def epochs_until_stop(algorithm, information):
+    state = algorithm.begin()
+    for epoch, mi in enumerate(information, start=1):
+        state = algorithm.epoch_end(state, mi)
+        if not state["aggressive"]:
+            return epoch
+    return None
+
+
+def test_the_stage_ends_by_the_rule_of_text_and_by_that_of_images():
+    text, images = Aggressive(), Aggressive(stop_reference="best", stop_patience=3)
+    assert epochs_until_stop(text, [-0.1, 0.2, 0.3, 0.29, 0.5]) == 4
+    assert epochs_until_stop(text, [0.1, 0.2, 0.3]) is None
+    # below the best in epochs 2, 3 and 5: cumulative, not in a row
+    assert epochs_until_stop(images, [1.0, 0.8, 0.9, 1.1, 1.0, 2.0]) == 5
+
+
+def test_learns_with_a_stranger():
+    model, batch, optimisers = setting(lr=0.02)
+    algorithm, state = Aggressive(), Aggressive().begin()
+    first = model.loss(batch.x, 1.0).loss.mean()
+    for _ in range(20):
+        algorithm.step(model, batch, optimisers, state)
+    assert model.loss(batch.x, 1.0).loss.mean() < 0.9 * first
+
+
+def test_bad_knobs_are_named():
+    with pytest.raises(UnknownName, match="joint, separate"):
+        Aggressive(clip="both")
+    with pytest.raises(ValueError, match="window must be at least 1"):
+        Aggressive(window=0)
+    with pytest.raises(ValueError, match="fixed_steps"):
+        Aggressive(fixed_steps=0)

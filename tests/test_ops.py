@@ -1,0 +1,81 @@
+"""The written-out backward passes against autograd through the textbook formulas."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.nn import functional as F
+
+from lagvae_lib.models.ops import linear_cross_entropy, lstm, lstm_step
+
+shapes = settings(max_examples=15, deadline=None)
+
+
+def gradients(output, inputs):
+    weights = torch.linspace(0.5, 1.5, output.numel(), dtype=output.dtype).view_as(output)
+    return torch.autograd.grad((output * weights).sum(), inputs)
+
+
+@shapes
+@given(st.integers(1, 6), st.integers(1, 4), st.integers(1, 5), st.integers(0, 1000))
+def test_lstm_equals_torch_lstm(steps, batch, size, seed):
+    torch.manual_seed(seed)
+    reference = torch.nn.LSTM(3, size, dtype=torch.float64)
+    x = torch.randn(steps, batch, 3, dtype=torch.float64, requires_grad=True)
+    h0, c0 = torch.randn(2, batch, size, dtype=torch.float64, requires_grad=True).unbind()
+    expected, _ = reference(x, (h0[None], c0[None]))
+    bias = reference.bias_ih_l0 + reference.bias_hh_l0
+    got = lstm(F.linear(x, reference.weight_ih_l0, bias), reference.weight_hh_l0, h0, c0)
+    torch.testing.assert_close(got, expected)
+    inputs = [x, h0, c0, *reference.parameters()]
+    for a, b in zip(gradients(got, inputs), gradients(expected, inputs), strict=True):
+        torch.testing.assert_close(a, b)
+
+
+def test_lstm_step_repeats_lstm():
+    torch.manual_seed(0)
+    inputs, w_hh = torch.randn(5, 3, 16), torch.randn(16, 4)
+    h, c = torch.randn(2, 3, 4).unbind()
+    whole = lstm(inputs, w_hh, h, c)
+    for x, expected in zip(inputs, whole, strict=True):
+        h, c = lstm_step(x, w_hh, h, c)
+        torch.testing.assert_close(h, expected)
+
+
+@shapes
+@given(st.integers(1, 20), st.integers(1, 5), st.integers(2, 9), st.integers(1, 8), st.booleans())
+def test_cross_entropy_equals_torch(tokens, size, words, rows, uniform):
+    torch.manual_seed(tokens)
+    hidden = torch.randn(tokens, size, dtype=torch.float64, requires_grad=True)
+    weight = torch.randn(words, size, dtype=torch.float64, requires_grad=True)
+    target = torch.randint(words, (tokens,))
+    got = linear_cross_entropy(hidden, weight, target, rows=rows)
+    expected = F.cross_entropy(hidden @ weight.t(), target, reduction="none")
+    torch.testing.assert_close(got, expected)
+    if uniform:  # a mean over tokens and arbitrary weights take different paths
+        got, expected = got.mean(), expected.mean()
+    inputs = [hidden, weight]
+    for a, b in zip(gradients(got, inputs), gradients(expected, inputs), strict=True):
+        torch.testing.assert_close(a, b)
+
+
+def test_cross_entropy_without_gradients_and_with_a_frozen_vocabulary():
+    hidden, weight, target = torch.randn(7, 4, requires_grad=True), torch.randn(5, 4), torch.randint(5, (7,))
+    expected = F.cross_entropy(hidden @ weight.t(), target, reduction="none")
+    with torch.no_grad():
+        torch.testing.assert_close(linear_cross_entropy(hidden, weight, target, rows=3), expected)
+    got = linear_cross_entropy(hidden, weight, target, rows=3)
+    torch.testing.assert_close(gradients(got, [hidden])[0], gradients(expected, [hidden])[0])
+
+
+@pytest.mark.parametrize("size", [1.0, 10.0])
+def test_bfloat16_products_change_the_gradient_by_under_a_percent(size):
+    torch.manual_seed(0)
+    hidden = (torch.randn(64, 128) * size / 128**0.5).requires_grad_()
+    weight, target = torch.randn(2000, 128) * 0.1, torch.randint(2000, (64,))
+    exact, low = (
+        gradients(linear_cross_entropy(hidden, weight, target, precision=p).mean(), [hidden])[0]
+        for p in (None, torch.bfloat16)
+    )
+    error = (exact - low).norm() / exact.norm()
+    assert 0 < error < 0.01

@@ -1,0 +1,169 @@
+"""Runs: loaded when finished, resumed bit for bit after SIGKILL wherever it falls, never half-written."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from lagvae_lib import runs
+from tests.tiny import tiny_config, tiny_data
+
+TIMES = ("seconds", "cpu_seconds", "provenance")
+
+
+@pytest.fixture(autouse=True)
+def results(tmp_path, monkeypatch):
+    monkeypatch.setenv("LAGVAE_RESULTS", str(tmp_path / "results"))
+    return tmp_path / "results"
+
+
+def numbers(run):
+    """All of a record that must not depend on when or how often it was interrupted."""
+    metrics = {key: value for key, value in run.metrics.items() if key not in TIMES}
+    history = run.history.drop(columns="seconds")
+    return json.dumps(metrics, sort_keys=True), history.to_csv(), run.dynamics.to_csv()
+
+
+def test_record_is_complete_and_a_finished_run_is_loaded(results):
+    config, data = tiny_config("aggressive-anneal"), tiny_data()
+    first = runs.run(config, data)
+    assert {"dataset", "method", "profile", "seed", "nll", "elbo", "kl", "mi", "au"} <= first.metrics.keys()
+    assert {"aggressive", "plain", "evaluation", "test"} >= first.metrics["seconds"].keys() - {"other"}
+    assert first.metrics["provenance"]["data_sha256"] == data.sha256
+    assert len(first.history) == 3
+    assert first.folder == results / "runs/smoke/tiny/aggressive-anneal/seed0"
+    stamps = {path: path.stat().st_mtime_ns for path in first.folder.iterdir()}
+    lines = []
+    again = runs.run(config, data, report=lines.append)
+    assert numbers(again) == numbers(first)
+    assert lines == []
+    assert {path: path.stat().st_mtime_ns for path in first.folder.iterdir()} == stamps
+    assert not list(first.folder.glob("checkpoint.pt"))
+
+
+def test_another_configuration_is_another_run():
+    config, data = tiny_config("vae"), tiny_data()
+    first = runs.run(config, data)
+    changed = replace(config, schedule=replace(config.schedule, lr=0.5))
+    second = runs.run(changed, data)
+    assert second.folder.name == f"seed0-{runs.config_hash(changed)}"
+    assert numbers(second) != numbers(first)
+    assert runs.folder_of(config) == first.folder
+
+
+def test_seeds_differ_and_repeat():
+    data = tiny_data()
+    first, second = (runs.run(tiny_config("vae", seed), data) for seed in (0, 1))
+    assert first.metrics["nll"] != second.metrics["nll"]
+    os.rename(first.folder, first.folder.with_name("kept"))
+    assert numbers(runs.run(tiny_config("vae", 0), data)) == numbers(first)
+
+
+def test_one_process_at_a_time():
+    config, data = tiny_config("vae"), tiny_data()
+    with runs._held(runs.folder_of(config)), pytest.raises(runs.RunBusy, match="another process"):
+        runs.run(config, data)
+
+
+KILLED = """
+    import os, signal, sys
+    import torch
+    from lagvae_lib import runs, training
+    from lagvae_lib.inference import aggressive
+    from lagvae_lib.metrics import evaluate
+    from tests.tiny import tiny_config, tiny_data
+
+    torch.set_num_threads(1)
+    calls = 0
+
+    def deadly(function, call, before=lambda *a: None):
+        # kill this process in the middle of the given call
+        def wrapped(*args, **kwargs):
+            global calls
+            calls += 1
+            if calls == call:
+                before(*args)
+                os.kill(os.getpid(), signal.SIGKILL)
+            return function(*args, **kwargs)
+        return wrapped
+
+    def half_written(state, path):
+        path.write_bytes(b"half a checkpoint")
+
+    where, call = sys.argv[1], int(sys.argv[2])
+    if where == "inner loop":
+        aggressive.clip = deadly(aggressive.clip, call)
+    elif where == "evaluation":
+        training.validate = deadly(training.validate, call)
+    elif where == "final evaluation":
+        evaluate.importance_weighted_curve = deadly(evaluate.importance_weighted_curve, call)
+    elif where == "checkpoint":
+        torch.save = deadly(torch.save, call, half_written)
+    runs.run(tiny_config("aggressive-anneal"), tiny_data(), report=print, checkpoint_seconds=0.0)
+"""
+
+
+def in_process(where, call, results):
+    environment = os.environ | {"LAGVAE_RESULTS": str(results), "OMP_NUM_THREADS": "1"}
+    root = Path(__file__).resolve().parent.parent
+    return subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(KILLED), where, str(call)],
+        cwd=root,
+        env=environment | {"PYTHONPATH": str(root)},
+        capture_output=True,
+        text=True,
+    )
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory):
+    results = tmp_path_factory.mktemp("uninterrupted")
+    done = in_process("nowhere", 0, results)
+    assert done.returncode == 0, done.stderr
+    return numbers(runs.load(results / "runs/smoke/tiny/aggressive-anneal/seed0"))
+
+
+@pytest.mark.parametrize(
+    ("where", "call"),
+    [("inner loop", 45), ("inner loop", 300), ("evaluation", 2), ("final evaluation", 1), ("checkpoint", 3)],
+)
+def test_sigkill_then_the_same_numbers(where, call, results, uninterrupted):
+    killed = in_process(where, call, results)
+    assert killed.returncode == -signal.SIGKILL
+    folder = results / "runs/smoke/tiny/aggressive-anneal/seed0"
+    assert not (folder / "metrics.json").exists()
+    resumed = in_process("nowhere", 0, results)
+    assert resumed.returncode == 0, resumed.stderr
+    assert "resumed at epoch" in resumed.stdout
+    assert numbers(runs.load(folder)) == uninterrupted
+
+
+def test_a_damaged_checkpoint_is_refused_with_what_to_do(results):
+    config = tiny_config("vae")
+    folder = runs.folder_of(config)
+    folder.mkdir(parents=True)
+    (folder / "checkpoint.pt").write_bytes(b"not a checkpoint")
+    with pytest.raises(runs.BadCheckpoint, match="delete it to start the run again"):
+        runs.run(config, tiny_data())
+
+
+def test_a_loss_that_is_not_a_number_stops_the_run():
+    config = tiny_config("vae")
+    with pytest.raises(FloatingPointError, match="iteration"):
+        runs.run(replace(config, schedule=replace(config.schedule, lr=1e30)), tiny_data())
+
+
+def test_trained_model_gives_the_recorded_metrics():
+    config, data = tiny_config("autoregressive"), tiny_data()
+    record = runs.run(config, data)
+    model = runs.trained_model(config, data)
+    with torch.no_grad():
+        nll = -torch.cat([model.log_prob(x) for x in data.test]).mean()
+    assert float(nll) == pytest.approx(record.metrics["nll"], abs=0.01)  # half precision
