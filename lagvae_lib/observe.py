@@ -1,13 +1,13 @@
 """What is looked at while a model trains: the curves of Figure 5 for every data set, Figure 2's points for the toy."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 
 from lagvae_lib.data import Data
 from lagvae_lib.metrics import lag, mutual_information
-from lagvae_lib.metrics.evaluate import encode, information
+from lagvae_lib.metrics.evaluate import encode, information, spread_examples
 from lagvae_lib.models.gaussian import DiagonalGaussian
 from lagvae_lib.profiles import Config, family
 from lagvae_lib.training import OBSERVED, noise
@@ -19,23 +19,10 @@ def observer(config: Config, data: Data, device: str) -> Observer | None:
     """What `Trainer` calls for this run; None for a model without a latent variable."""
     if config.method.model == "autoregressive" or not config.evaluation.observe_every:
         return None
-    probe = first_batches(data.valid.to(device), config.evaluation.probe)
+    probe = spread_examples(data.valid.to(device), config.evaluation.probe)
     if family(config.dataset) == "toy":
         return _Grid(config.seed, torch.cat(probe))
     return _Dynamics(config.seed, probe)
-
-
-def first_batches(batches: Iterable[Tensor], examples: int) -> list[Tensor]:
-    """About `examples` examples from all over the split: every n-th of its batches, whole, the last one cut."""
-    whole = list(batches)
-    total = sum(len(x) for x in whole)
-    stride = max(1, total // examples)
-    kept, left = [], min(examples, total)
-    for x in whole[::stride]:
-        if left > 0:
-            kept.append(x[:left])
-            left -= len(kept[-1])
-    return kept
 
 
 class _Dynamics:

@@ -213,9 +213,8 @@ def _finish(folder: Path, config: Config, data: Data, trainer: Trainer, device: 
     trainer.load_best()
     start = time.perf_counter(), time.process_time()
     samples = [k for k in IW_SAMPLES if k < config.evaluation.iw_samples] + [config.evaluation.iw_samples]
-    metrics = test_metrics(
-        trainer.model, data.test.to(device), noise(config.seed, FINAL, 0), samples, config.evaluation.mi_draws
-    )
+    options = {"draws": config.evaluation.mi_draws, "nll_examples": config.evaluation.iw_examples}
+    metrics = test_metrics(trainer.model, data.test.to(device), noise(config.seed, FINAL, 0), samples, **options)
     if family(config.dataset) == "toy":
         metrics |= _fresh(config, data, trainer.model, device, samples)
     seconds, cpu = trainer.state["seconds"], trainer.state["cpu_seconds"]

@@ -58,7 +58,7 @@ def test_words_follow_log_prob():
 
 def test_prior_integrates_to_one(generator):
     z = synthetic._centres(130, 6.5)
-    assert generator.prior_log_prob(z).exp().sum().item() * 0.1**2 == pytest.approx(1 - 1.36e-5, abs=2e-6)
+    assert generator.prior_log_prob(z).exp().sum().item() * 0.1**2 == pytest.approx(1 - 6.8e-6, abs=1e-6)
 
 
 def test_generation_is_deterministic_and_leaves_the_global_stream_alone():
@@ -104,26 +104,24 @@ def test_fresh_lines_refuse_the_generators_own_seed():
 
 
 def test_quadrature_against_a_uniform_grid(generator, lines):
-    """The adaptive rule against the plain one at step 0.1 over the whole square: 16,900 values of z a line."""
-    x = lines[16_000:16_003]
+    """The adaptive rule against the plain one at step 0.1 on the whole square, itself good to about 2e-3."""
+    x = lines[16_000:16_001]
     z = synthetic._centres(130, 6.5)
-    joint = generator.log_prob(x, z.expand(3, -1, 2)).double() + generator.prior_log_prob(z)
+    joint = generator.log_prob(x, z.expand(1, -1, 2)).double() + generator.prior_log_prob(z)
     exact = synthetic.oracle(x, generator=generator)
-    torch.testing.assert_close(exact.log_px, joint.logsumexp(1) + 2 * math.log(0.1), rtol=0, atol=1e-3)
+    torch.testing.assert_close(exact.log_px, joint.logsumexp(1) + 2 * math.log(0.1), rtol=0, atol=5e-3)
 
 
 def test_quadrature_against_a_finer_rule(generator, lines):
     fine = synthetic.Quadrature(cells=40, min_levels=3, depth=12.0, tolerance=1e-4)
-    usual, better = (
-        synthetic.oracle(lines[16_003:16_007], rule, generator) for rule in (synthetic.Quadrature(), fine)
-    )
+    usual, better = (synthetic.oracle(lines[16_003:16_005], rule, generator) for rule in (synthetic.Quadrature(), fine))
     torch.testing.assert_close(usual.log_px, better.log_px, rtol=0, atol=1e-3)
     torch.testing.assert_close(usual.kl, better.kl, rtol=0, atol=1e-2)
 
 
 def _importance_estimate(generator, x, stream, n=2000):
-    """log p(x) [B] and its standard error, proposing from the prior first and then from a Gaussian fitted to that."""
-    z, _ = _prior_sample(len(x) * n, stream)
+    """log p(x) [B] and its standard error; the proposal is a Gaussian fitted to a first sample."""
+    z = _prior_sample(len(x) * n, stream)
     z = z.view(len(x), n, 2)
     w = generator.log_prob(x, z).softmax(1).unsqueeze(2)
     mean = (w * z).sum(1)
@@ -142,7 +140,7 @@ def _importance_estimate(generator, x, stream, n=2000):
 
 def _prior_sample(n, stream):
     component = torch.randint(4, (n,), generator=stream)
-    return torch.tensor(synthetic.CENTRES)[component] + torch.randn(n, 2, generator=stream), component
+    return torch.tensor(synthetic.CENTRES)[component] + torch.randn(n, 2, generator=stream)
 
 
 def test_quadrature_against_importance_sampling(generator, lines):
@@ -189,9 +187,7 @@ def test_a_cut_file_with_a_matching_sum_is_not_believed(cache):
     assert synthetic.synthetic_corpus() == corpus
 
 
-@pytest.mark.parametrize(
-    "bad", ["1 2 3", "1 2 3 4 5 6 7 8 9 1000", "1 2 3 4 5 6 7 8 9 -1", "1 2 3 4 5 6 7 8 9 x"]
-)
+@pytest.mark.parametrize("bad", ["1 2 3", "1 2 3 4 5 6 7 8 9 1000", "1 2 3 4 5 6 7 8 9 -1", "1 2 3 4 5 6 7 8 9 x"])
 def test_malformed_lines_are_seen(bad):
     good = "0 1 2 3 4 5 6 7 8 999\n"
     assert synthetic._well_formed(good * 2, 2)
@@ -218,7 +214,7 @@ def test_a_missing_record_names_its_remedy(tmp_path):
 
 
 def test_stored_oracle(generator, cache):
-    """The stored record belongs to these data, matches the values found independently, and can be recomputed."""
+    """The stored record belongs to these data, matches values found independently, and is recomputed in part."""
     record = synthetic.read_oracle()
     corpus = synthetic.synthetic_corpus()
     assert record["data_sha256"] == corpus.sha256

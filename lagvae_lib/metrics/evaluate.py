@@ -3,6 +3,8 @@
 All values are nats per example, means over the examples of the split.
 """
 
+from collections.abc import Iterable
+
 import torch
 from torch import Tensor, nn
 
@@ -14,6 +16,19 @@ from lagvae_lib.models.vae import Autoregressive
 
 THRESHOLDS = tuple(10.0 ** (k / 4) for k in range(-16, 5))  # 1e-4 to 10, the paper's 0.01 among them
 IW_SAMPLES = (1, 10, 100, 500)
+
+
+def spread_examples(batches: Iterable[Tensor], examples: int) -> list[Tensor]:
+    """About `examples` examples from all over a split: every n-th of its batches, whole, the last one cut."""
+    whole = list(batches)
+    total = sum(len(x) for x in whole)
+    stride = max(1, total // examples)
+    kept, left = [], min(examples, total)
+    for x in whole[::stride]:
+        if left > 0:
+            kept.append(x[:left])
+            left -= len(kept[-1])
+    return kept
 
 
 @torch.no_grad()
@@ -65,22 +80,34 @@ def exact_nll(model: Autoregressive, batches) -> float:
 
 
 @torch.no_grad()
-def test_metrics(model: nn.Module, batches, generator: torch.Generator, iw_samples=IW_SAMPLES, draws: int = 1) -> dict:
-    """What a run's record says of the test set: the paper's nll, kl, mi and au, and what belongs beside them."""
+def test_metrics(
+    model: nn.Module,
+    batches,
+    generator: torch.Generator,
+    iw_samples=IW_SAMPLES,
+    draws: int = 1,
+    nll_examples: int | None = None,
+) -> dict:
+    """What a run's record says of the test set: the paper's nll, kl, mi and au, and what belongs beside them.
+
+    iw_samples, draws, nll_examples: see `profiles.Evaluation`.
+    """
     model.eval()
+    part = batches if nll_examples is None else spread_examples(batches, nll_examples)
     if isinstance(model, Autoregressive):
-        nll = exact_nll(model, batches)
-        return {"nll": nll, "elbo": -nll, "kl": 0.0, "mi": 0.0, "au": 0, "nll_is_exact": True}
+        nll = exact_nll(model, part)
+        return {"nll": nll, "elbo": -exact_nll(model, batches), "kl": 0.0, "mi": 0.0, "au": 0, "nll_is_exact": True}
     q, sizes = encode(model, batches)
     values = information(q, sizes, generator, draws)
     elbo = float(reconstruction_log_prob(model, batches, q, sizes, generator).double().mean()) - values["kl"]
-    bounds = importance_weighted_nll(model, batches, generator, iw_samples)
+    bounds = importance_weighted_nll(model, part, generator, iw_samples)
     return {
         "nll": bounds["nll"][str(max(iw_samples))],
         "elbo": elbo,
         **values,
         "nll_is_exact": False,
         "nll_standard_error": bounds["standard_error"],
+        "nll_examples": sum(len(x) for x in part),
         "nll_by_samples": bounds["nll"],
         **_beside(q, values, generator),
     }

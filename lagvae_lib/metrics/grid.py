@@ -57,7 +57,7 @@ def grid_posterior(model, x: Tensor, q: DiagonalGaussian | None = None) -> GridP
     weight is known to vanish, since log p(x|z) <= 0 for discrete data. Elsewhere every `COARSE`-th point is
     evaluated, then all points about those within `DEPTH` nats of the example's highest, and within four standard
     deviations of its q, if given (for the KL between them); log p(x|z) of the rest lies on straight lines between the
-    coarse points. The tests compare the result with `full_grid_posterior`. Raises ValueError if the model is in training mode.
+    coarse points. The tests compare the result with `full_grid_posterior`. Raises ValueError in training mode.
     """
     grid = _checked_grid(model, x)
     log_prior = standard_log_prob(grid)  # [G]
