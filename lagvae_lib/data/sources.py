@@ -10,8 +10,6 @@ import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
-import pooch
-
 from lagvae_lib.atomic import replace_with
 from lagvae_lib.names import choose
 from lagvae_lib.paths import data_dir, mirror_dir
@@ -228,6 +226,8 @@ def _download(source: Source, file: SourceFile) -> Path:
     target = data_dir() / source.name / file.name
     try:
         with replace_with(target) as temporary:
+            import pooch  # here, because it brings a progress bar that warns in every notebook without widgets
+
             pooch.HTTPDownloader(timeout=TIMEOUT)(file.url, str(temporary), None)
             if problem := _problem(file, temporary):
                 raise MissingData(_advice(source, f"what came from {file.url} {problem}"))

@@ -61,7 +61,8 @@ class Quadrature:
     lines of the generator. Cells more than `depth` nats below the line's highest, with no neighbour above
     that, keep their value; the others are split in four until log p(x) moves by less than `tolerance` nats
     and the KL by less than ten times that. Below the posterior's width the error falls faster than any power
-    of the step, so the last move is a cautious bound: on 64 test lines the error was below 1e-3 nats.
+    of the step, so the last move is a cautious bound: on 64 test lines log p(x) lay within 5e-4 nats (on
+    average 4e-5) of a rule with smaller cells, depth 12 and a tenth of the tolerance.
     """
 
     half_width: float = 6.5

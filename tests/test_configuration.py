@@ -1,0 +1,132 @@
+"""Names, methods, profiles and the command line: values that are right, and errors that help."""
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+
+import pytest
+import torch
+
+from lagvae_lib import data, profiles
+from lagvae_lib.__main__ import main
+from lagvae_lib.data.sources import MissingData
+from lagvae_lib.inference.aggressive import Aggressive
+from lagvae_lib.methods import METHODS, find
+from lagvae_lib.names import UnknownName, choose
+from lagvae_lib.runs import choose_device
+
+
+def test_unknown_names_list_the_valid_ones_and_the_nearest():
+    with pytest.raises(UnknownName, match=r"unknown fruit 'aple'; did you mean 'apple'\? Valid: apple, pear"):
+        choose("aple", ["apple", "pear"], "fruit")
+    with pytest.raises(UnknownName, match=r"unknown fruit 'zzz'\. Valid: apple"):
+        choose("zzz", ["apple"], "fruit")
+
+
+def test_every_method_is_found_and_is_plain_data():
+    for name in METHODS:
+        assert find(name).name == name
+        json.dumps(profiles.resolve("yelp-small", name, "scaled", 0).as_dict())
+
+
+def test_knobs_in_a_name():
+    method = find("aggressive-anneal+clip=separate+fixed_steps=30")
+    assert (method.inference.clip, method.inference.fixed_steps) == ("separate", 30)
+    assert method.objective == find("aggressive-anneal").objective
+    assert method.name == "aggressive-anneal+clip=separate+fixed_steps=30"
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("agressive", "did you mean 'aggressive'"),
+        ("aggressive+cilp=joint", "did you mean 'clip'"),
+        ("aggressive+clip=both", "joint, separate"),
+        ("aggressive+window=ten", "'ten' is not a number"),
+        ("vae+window=10", "knob of vae"),
+    ],
+)
+def test_bad_method_names(name, message):
+    with pytest.raises(ValueError, match=message):
+        find(name)
+
+
+def test_the_paper_profile_is_the_papers():
+    text = profiles.resolve("yelp", "aggressive-anneal", "paper", 0)
+    assert (text.model.nz, text.model.embedding, text.model.hidden, text.model.dropout) == (32, 512, 1024, 0.5)
+    assert (text.data.batch_size, text.data.max_len, text.data.train) == (32, None, None)
+    schedule = text.schedule
+    assert (schedule.optimiser, schedule.lr, schedule.max_epochs, schedule.patience) == ("sgd", 1.0, 100, 2)
+    assert (schedule.decay_from, schedule.decay, schedule.max_decays) == (15, 0.5, 5)
+    assert (text.method.objective.start, text.method.objective.anneal_epochs) == (0.1, 10)
+    assert text.method.inference == Aggressive(window=15, max_steps=99, clip="joint", max_norm=5.0)
+    toy = profiles.resolve("synthetic", "vae", "paper", 0)
+    assert (toy.model.nz, toy.model.embedding, toy.model.hidden) == (1, 50, 50)
+    assert (toy.data.batch_size, toy.schedule.max_epochs, toy.schedule.decay_from) == (16, 50, 0)
+    assert (toy.evaluation.iw_samples, toy.evaluation.observe_every, toy.evaluation.probe) == (500, 200, 500)
+
+
+def test_a_profile_sets_the_window_unless_the_name_does():
+    assert profiles.resolve("yelp-small", "aggressive", "scaled", 0).method.inference.window == 10
+    assert profiles.resolve("yelp-small", "aggressive+window=12", "scaled", 0).method.inference.window == 12
+
+
+def test_auto_profile(monkeypatch):
+    monkeypatch.delenv("LAGVAE_PROFILE", raising=False)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert profiles.default_profile("synthetic") == "paper"
+    assert profiles.default_profile("yelp") == "quick"
+    monkeypatch.setenv("LAGVAE_PROFILE", "smoke")
+    assert profiles.default_profile("yelp") == "smoke"
+    monkeypatch.setenv("LAGVAE_PROFILE", "tiny")
+    with pytest.raises(UnknownName, match="smoke, quick, scaled, paper"):
+        profiles.default_profile("yelp")
+
+
+def test_data_names():
+    assert data.resolve_name("yelp", "quick") == "yelp-small"
+    assert data.resolve_name("yelp", "paper") == "yelp"
+    assert data.resolve_name("my/reviews.txt", "quick") == "my/reviews.txt"
+    with pytest.raises(UnknownName, match="did you mean 'yelp'"):
+        data.resolve_name("yelpp", "quick")
+
+
+def test_the_stand_in_is_for_small_profiles_only_and_is_marked(monkeypatch):
+    def missing(*args, **kwargs):
+        raise MissingData("not to be had")
+
+    monkeypatch.setattr(data, "text_corpus", missing)
+    settings = replace(profiles.TABLE["text"]["smoke"].data)
+    stand_in = data.load("yelp", settings, profile="smoke")
+    assert stand_in.stand_in
+    assert stand_in.name == "grammar"
+    with pytest.raises(MissingData):
+        data.load("yelp", settings, profile="scaled")
+
+
+def test_devices(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert choose_device("auto") == choose_device("cpu") == "cpu"
+    with pytest.raises(ValueError, match="finds no GPU"):
+        choose_device("cuda")
+    with pytest.raises(UnknownName, match="auto, cpu, cuda"):
+        choose_device("gpu")
+
+
+def test_command_line(capsys, tmp_path, monkeypatch):
+    monkeypatch.setenv("LAGVAE_RESULTS", str(tmp_path))
+    assert main(["methods"]) == 0
+    listed = capsys.readouterr().out
+    assert all(name in listed for name in ("aggressive-anneal", "Algorithm 1"))
+    assert main(["run", "grammar", "vea", "--profile", "smoke"]) == 2
+    assert "did you mean 'vae'" in capsys.readouterr().err
+    assert main(["run", "grammar", "autoregressive", "--profile", "smoke", "--seed", "3"]) == 0
+    assert "nll" in capsys.readouterr().out
+    assert (tmp_path / "runs/smoke/grammar/autoregressive/seed3/metrics.json").exists()
+
+
+def test_module_runs_as_a_command():
+    done = subprocess.run([sys.executable, "-m", "lagvae_lib", "methods"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert len(done.stdout.splitlines()) == len(METHODS)

@@ -1,0 +1,132 @@
+"""The outer loop: the KL weight, selection, halving, stopping, and looks that change nothing."""
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+
+from lagvae_lib.inference.amortised import Amortised
+from lagvae_lib.methods import find
+from lagvae_lib.models.build import build_model
+from lagvae_lib.objectives import Objective
+from lagvae_lib.training import Schedule, Trainer
+from tests.tiny import tiny_config, tiny_data
+
+
+@pytest.mark.parametrize(("per_epoch", "epochs", "start"), [(7, 10, 0.1), (100, 1, 0.1), (3, 2.5, 0.0)])
+def test_annealing_is_linear_in_the_iteration(per_epoch, epochs, start):
+    objective, total = Objective(start=start, anneal_epochs=epochs), per_epoch * epochs
+    for t in range(1, int(2 * total)):
+        assert objective.weight(t, per_epoch) == pytest.approx(min(1, start + (1 - start) * t / total))
+
+
+def test_weights_of_the_other_objectives_are_constant():
+    assert {Objective().weight(t, 10) for t in range(1, 50)} == {1.0}
+    assert {find("beta-0.4").objective.weight(t, 10) for t in range(1, 50)} == {0.4}
+
+
+def trainer(losses=(), **schedule):
+    """A trainer whose validation losses are scripted."""
+    config, data = tiny_config("vae"), tiny_data()
+    torch.manual_seed(0)
+    made = Trainer(
+        build_model(config, data),
+        data.train,
+        data.valid,
+        objective=Objective(),
+        inference=Amortised(),
+        schedule=Schedule(**{"lr": 0.1, "max_epochs": len(losses) or 3} | schedule),
+        seed=0,
+    )
+    return made
+
+
+def follow(made, losses):
+    """Feed `_schedule` one loss an epoch; the learning rate after each, up to the stop."""
+    rates = []
+    for loss in losses:
+        made._schedule(loss)
+        made.state["epoch"] += 1
+        rates.append(made.state["lr"])
+        if made.state["done"]:
+            break
+    return rates
+
+
+def test_the_rate_is_halved_after_two_bad_epochs_and_the_best_is_loaded():
+    made = trainer(patience=2)
+    made._schedule(10.0)
+    best = made.model.decoder.vocabulary.weight.detach().clone()
+    with torch.no_grad():
+        made.model.decoder.vocabulary.weight.add_(1.0)
+    assert follow(made, [11.0]) == [0.1]
+    assert follow(made, [10.5]) == [0.05]
+    assert torch.equal(made.model.decoder.vocabulary.weight, best)
+    assert made.optimisers.decoder.param_groups[0]["lr"] == 0.05
+
+
+def test_a_good_epoch_resets_the_count():
+    assert follow(trainer(patience=2), [10, 11, 9, 11, 8.9, 9]) == [0.1] * 6
+
+
+def test_nothing_is_halved_before_decay_from():
+    rates = follow(trainer(patience=2, decay_from=4), [10, 11, 11, 11, 11, 11])
+    assert rates == [0.1] * 4 + [0.05] * 2
+
+
+def test_training_stops_with_the_fifth_halving():
+    rates = follow(trainer(patience=1), [10] + [11] * 20)
+    assert rates == [0.1] + [0.1 * 0.5**k for k in range(1, 6)]
+
+
+def test_looks_do_not_change_the_training():
+    def final(observe_every):
+        config, data = tiny_config("aggressive"), tiny_data()
+        torch.manual_seed(0)
+        model = build_model(config, data)
+        made = Trainer(
+            model,
+            data.train,
+            data.valid,
+            objective=Objective(),
+            inference=config.method.inference,
+            schedule=replace(config.schedule, max_epochs=1),
+            seed=0,
+            units=data.units,
+            observe=lambda model, iteration: {"weight": float(model.decoder.vocabulary.weight.sum())},
+            observe_every=observe_every,
+            observe_dense=2,
+        )
+        made.fit()
+        return made
+
+    looked, blind = final(1), final(0)
+    for a, b in zip(looked.model.parameters(), blind.model.parameters(), strict=True):
+        assert torch.equal(a, b)
+    seen = [row["iteration"] for row in looked.state["observations"]]
+    assert seen == [t for t in range(len(looked.train) + 1) if t <= 2 or t % 5 == 0]
+    assert blind.state["observations"] == []
+
+
+def test_history_has_a_row_an_epoch_and_the_stage_of_each():
+    config, data = tiny_config("aggressive-anneal"), tiny_data()
+    torch.manual_seed(0)
+    made = Trainer(
+        build_model(config, data),
+        data.train,
+        data.valid,
+        objective=config.method.objective,
+        inference=replace(config.method.inference, stop_patience=1),
+        schedule=replace(config.schedule, max_epochs=4),
+        seed=0,
+        units=data.units,
+    )
+    made.fit()
+    rows = made.state["history"]
+    assert [row["epoch"] for row in rows] == [1, 2, 3, 4]
+    assert rows[0]["aggressive"]
+    for row in rows:
+        assert (row["inner_steps"] > 0) == row["aggressive"]
+        assert all(math.isfinite(value) for value in row.values())
+    assert rows[0]["kl_weight"] == pytest.approx(1.0)  # annealed over this profile's one epoch
