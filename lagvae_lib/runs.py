@@ -16,7 +16,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, is_dataclass, replace
 from pathlib import Path
 from pickle import UnpicklingError
 
@@ -90,9 +90,24 @@ def folder_of(config: Config) -> Path:
     base = paths.results_dir() / "runs" / config.profile / config.dataset / config.method.name
     plain = base / f"seed{config.seed}"
     saved = _read_config(plain)
-    if saved is None or saved == _as_json(config):
+    if saved is None or _same(saved, config):
         return plain
     return base / f"seed{config.seed}-{config_hash(config)}"
+
+
+def _same(saved: dict, config: object) -> bool:
+    """Whether a saved configuration is this one; a knob that is younger than the record must stand at its default."""
+    for field in fields(config):
+        value = getattr(config, field.name)
+        if field.name not in saved:
+            if value != field.default:
+                return False
+        elif is_dataclass(value):
+            if not _same(saved[field.name], value):
+                return False
+        elif saved[field.name] != value:
+            return False
+    return set(saved) <= {field.name for field in fields(config)}
 
 
 def config_hash(config: Config) -> str:

@@ -58,6 +58,23 @@ def test_another_configuration_is_another_run():
     assert runs.folder_of(config) == first.folder
 
 
+def test_a_knob_that_came_later_makes_no_other_run_at_its_default():
+    config = tiny_config("aggressive")
+    folder = runs.folder_of(config)
+    folder.mkdir(parents=True)
+    saved = config.as_dict()
+    del saved["evaluation"]["iw_examples"], saved["method"]["inference"]["max_steps"]
+    (folder / "config.json").write_text(json.dumps(saved))
+    assert runs.folder_of(config) == folder
+    for changed in (
+        replace(config, evaluation=replace(config.evaluation, iw_examples=5)),
+        replace(config, evaluation=replace(config.evaluation, probe=5)),
+    ):
+        assert runs.folder_of(changed) == folder.with_name(f"seed0-{runs.config_hash(changed)}")
+    (folder / "config.json").write_text(json.dumps(saved | {"unheard_of": 1}))
+    assert runs.folder_of(config) != folder
+
+
 def test_seeds_differ_and_repeat():
     data = tiny_data()
     first, second = (runs.run(tiny_config("vae", seed), data) for seed in (0, 1))
