@@ -11,7 +11,7 @@ from torch import Tensor
 from lagvae_lib.data.corpora import TEXT_SETS, Corpus, text_corpus, user_corpus
 from lagvae_lib.data.grammar import grammar_corpus
 from lagvae_lib.data.sources import DataError, MissingData
-from lagvae_lib.data.synthetic import fresh_lines, synthetic_corpus
+from lagvae_lib.data.synthetic import FRESH_LINES, fresh_lines, synthetic_corpus
 from lagvae_lib.data.text import TextBatches, Vocab
 from lagvae_lib.names import choose
 
@@ -19,7 +19,6 @@ __all__ = ["NAMES", "Batches", "Data", "DataError", "MissingData", "is_file", "l
 
 NAMES = ("synthetic", *TEXT_SETS, "grammar")
 SMALL = {"yelp": "yelp-small", "yahoo": "yahoo-small"}  # what these names mean outside profile `paper`
-FRESH_LINES = 2000
 
 
 class Batches(Protocol):
