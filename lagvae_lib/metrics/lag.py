@@ -44,20 +44,29 @@ def _kl_and_gradient(grid: Tensor, log_p: Tensor, mean: Tensor, sd: Tensor) -> t
 def best_gaussian(posterior: GridPosterior, starts: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor, Tensor]:
     """Mean, sd and KL of the Gaussian nearest to each posterior, [N] each, by natural gradient steps from each start.
 
-    One step is exact where the posterior is Gaussian. The best point met is kept: never worse than any start.
+    One step is exact where the posterior is Gaussian; a step that would raise the KL is taken back and shortened:
+    the result is never worse than any start. Two starts can still miss the best of several local minima.
     """
     log_p = posterior.log_weights.clamp_min(FLOOR)
-    seen = []
-    for mean, sd in starts:
-        for _ in range(ITERATIONS):
-            kl, d_mean, d_log_sd = _kl_and_gradient(posterior.grid, log_p, mean, sd)
-            seen.append(torch.stack([kl, mean, sd]))
-            mean = mean - d_mean.clamp(-LONGEST, LONGEST)
-            sd = sd * torch.exp(-d_log_sd.clamp(-LONGEST, LONGEST))
-    seen = torch.stack(seen)  # [visits, 3, N]
-    chosen = seen[:, 0].argmin(0)
-    kl, mean, sd = seen[chosen, :, torch.arange(len(chosen), device=chosen.device)].unbind(1)
+    ends = torch.stack([_descend(posterior.grid, log_p, mean, sd) for mean, sd in starts])  # [starts, 3, N]
+    chosen = ends[:, 0].argmin(0)
+    kl, mean, sd = ends[chosen, :, torch.arange(len(chosen), device=chosen.device)].unbind(1)
     return mean, sd, kl
+
+
+def _descend(grid: Tensor, log_p: Tensor, mean: Tensor, sd: Tensor) -> Tensor:
+    """KL, mean and sd, [3, N], after `ITERATIONS` steps from one start."""
+    kl, d_mean, d_log_sd = _kl_and_gradient(grid, log_p, mean, sd)
+    rate = torch.ones_like(kl)
+    for _ in range(ITERATIONS):
+        new_mean = mean - rate * d_mean.clamp(-LONGEST, LONGEST)
+        new_sd = sd * torch.exp(-rate * d_log_sd.clamp(-LONGEST, LONGEST))
+        new = _kl_and_gradient(grid, log_p, new_mean, new_sd)
+        better = new[0] < kl
+        mean, sd = torch.where(better, new_mean, mean), torch.where(better, new_sd, sd)
+        kl, d_mean, d_log_sd = (torch.where(better, *pair) for pair in zip(new, (kl, d_mean, d_log_sd), strict=True))
+        rate = torch.where(better, (2 * rate).clamp_max(1), rate / 4)
+    return torch.stack([kl, mean, sd])
 
 
 def gaps(posterior: GridPosterior, q: DiagonalGaussian) -> Gaps:

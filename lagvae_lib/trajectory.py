@@ -1,0 +1,121 @@
+"""Figure 3 of the paper: how training moves points through the posterior mean space, one half-step at a time.
+
+A few examples are the only batch, for the inner loop and for the generator. While theta stands still a point can only
+move vertically (the mean of q(z|x) changes), while phi stands still only horizontally (the mean of p(z|x) does).
+"""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from lagvae_lib import atomic, paths
+from lagvae_lib.data import Data
+from lagvae_lib.inference import Batch, Optimisers
+from lagvae_lib.inference.aggressive import Aggressive
+from lagvae_lib.metrics.evaluate import spread_examples
+from lagvae_lib.metrics.grid import grid_posterior
+from lagvae_lib.models.build import build_model
+from lagvae_lib.profiles import Config
+from lagvae_lib.training import OPTIMISERS
+
+POINTS = 50
+STEPS = 60  # generator updates
+SMOKE_STEPS = 4
+
+
+@dataclass(frozen=True)
+class Trajectory:
+    """Positions of N points after the initialisation and after every move.
+
+    iteration [S] generator updates so far; after_inner [S] whether the last move was an inner loop;
+    model_mean, inference_mean [S, N]: the axes of Figure 2.
+    """
+
+    iteration: np.ndarray
+    after_inner: np.ndarray
+    model_mean: np.ndarray
+    inference_mean: np.ndarray
+
+    @property
+    def updates(self) -> int:
+        """How many generator updates were made."""
+        return int(self.iteration[-1])
+
+
+def load_or_trace(config: Config, data: Data, device: str = "cpu", steps: int | None = None) -> Trajectory:
+    """The trajectory of `config`'s model and method: read if it is recorded, else computed (minutes) and recorded.
+
+    Only the seed, the model, the method and the optimiser of `config` matter; training stops after `steps` updates.
+    A record of another configuration is replaced.
+    """
+    steps = steps or (SMOKE_STEPS if config.profile == "smoke" else STEPS)
+    path, decided_by = record_path(config), _identity(config, data, steps)
+    if path.exists():
+        with np.load(path, allow_pickle=False) as saved:
+            if str(saved["config"]) == decided_by:
+                return Trajectory(*(saved[name] for name in Trajectory.__dataclass_fields__))
+    trajectory = trace(config, data, steps, device)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic.replace_with(path) as temporary, open(temporary, "wb") as f:
+        np.savez_compressed(f, config=np.array(decided_by), **vars(trajectory))
+    return trajectory
+
+
+def record_path(config: Config) -> Path:
+    """Where a configuration's trajectory lies: beside the runs of its method."""
+    folder = paths.results_dir() / "runs" / config.profile / config.dataset / config.method.name
+    return folder / f"trajectory-seed{config.seed}.npz"
+
+
+def _identity(config: Config, data: Data, steps: int) -> str:
+    values = {"points": POINTS, "steps": steps, "data_sha256": data.sha256, "lr": config.schedule.lr}
+    values |= {key: config.as_dict()[key] for key in ("dataset", "seed", "method", "model")}
+    return json.dumps(values | {"optimiser": config.schedule.optimiser}, sort_keys=True)
+
+
+def trace(config: Config, data: Data, steps: int, device: str = "cpu") -> Trajectory:
+    """Train from `config`'s initialisation on `POINTS` training examples alone, and look after every move."""
+    torch.manual_seed(config.seed)
+    model = build_model(config, data).to(device)
+    torch.manual_seed(config.seed)
+    x = torch.cat(spread_examples(data.train, POINTS)).to(device)
+    make = OPTIMISERS[config.schedule.optimiser]
+    lr = config.schedule.lr
+    optimisers = Optimisers(make(model.encoder_parameters(), lr=lr), make(model.decoder_parameters(), lr=lr))
+    batch = Batch(x, lambda: x, units=data.units)
+    rows = list(_positions(config, model, batch, optimisers, steps))
+    iteration, after_inner, model_mean, inference_mean = zip(*rows, strict=True)
+    means = (torch.stack(values).float().cpu().numpy() for values in (model_mean, inference_mean))
+    return Trajectory(np.array(iteration), np.array(after_inner), *means)
+
+
+Row = tuple[int, bool, Tensor, Tensor]
+
+
+def _positions(config: Config, model: nn.Module, batch: Batch, optimisers: Optimisers, steps: int) -> Iterator[Row]:
+    """(generator updates, after an inner loop?, model means, inference means) at the start and after every move."""
+    strategy = config.method.inference
+    state = strategy.begin()
+    yield 0, False, *_look(model, batch.x)
+    for step in range(1, steps + 1):
+        model.train()
+        if isinstance(strategy, Aggressive):
+            strategy.inner_loop(model, batch, optimisers.encoder)
+            yield step - 1, True, *_look(model, batch.x)
+            model.train()
+            strategy.generator_step(model, batch, optimisers.decoder)
+        else:
+            strategy.step(model, batch, optimisers, state)
+        yield step, False, *_look(model, batch.x)
+
+
+@torch.no_grad()
+def _look(model: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:
+    """Both means of every example, [N] each, without dropout."""
+    model.eval()
+    return grid_posterior(model, x).mean(), model.encode(x).mu[:, 0]

@@ -1,0 +1,154 @@
+"""The toy's figures, drawn from made-up records, and the comparison of methods that stands beside them."""
+
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+
+from lagvae_lib import comparison
+from lagvae_lib.plots import posterior_space as figures
+from lagvae_lib.runs import Run
+from lagvae_lib.trajectory import Trajectory
+
+ORACLE = {split: {"nll": 30.0, "nll_se": 0.1} for split in ("test", "fresh")}
+
+
+@pytest.fixture(autouse=True)
+def no_figure_stays_open():
+    yield
+    plt.close("all")
+
+
+def record(slope: float, looks: int = 6, aggressive_epochs: int = 0, nll: float = 38.0) -> Run:
+    """A run whose points lie on a line of this slope and spread with time."""
+    generator = np.random.default_rng(0)
+    iteration = 200 * np.arange(looks)
+    model_mean = (iteration[:, None] / 1000 * generator.normal(size=50)).astype(np.float16)
+    dynamics = {name: np.linspace(0, 1, looks) for name in ("lag", "amortisation", "approximation", "kl", "mi_large")}
+    values = {"nll": nll, "nll_standard_error": 0.1}
+    return Run(
+        Path("nowhere"),
+        {},
+        values | {"fresh": values},
+        pd.DataFrame({"iteration": [500, 1000], "aggressive": [i < aggressive_epochs for i in range(2)]}),
+        pd.DataFrame({"iteration": iteration, **dynamics}),
+        {"iteration": iteration, "model_mean": model_mean, "inference_mean": (slope * model_mean).astype(np.float16)},
+    )
+
+
+RUNS = {"VAE": [record(0.0), record(0.0)], "aggressive": [record(0.9, 4, 1, nll=37.9), record(0.9, 4, 1, nll=37.8)]}
+
+
+def texts(axis) -> str:
+    return " ".join(text.get_text() for text in axis.texts)
+
+
+def test_figure_2_has_a_row_a_method_and_says_where_the_points_end():
+    figure = figures.figure_2(RUNS)
+    rows = [figure.axes[:3], figure.axes[3:]]
+    assert [axis.get_title() for axis in rows[0]] == ["iteration 0", "iteration 200", "iteration 1,000"]
+    assert "collapsed" in texts(rows[0][2])
+    drawn = [axis for axis in rows[1] if axis.get_visible()]
+    assert [axis.get_title() for axis in drawn] == ["iteration 0", "iteration 200", "iteration 600"]
+    assert "correlation 1.000" in texts(drawn[-1]) and "slope 0.90" in texts(drawn[-1])
+    limits = {axis.get_xlim() for axis in drawn}
+    assert len(limits) == 1
+    points = drawn[-1].collections[0].get_offsets()
+    np.testing.assert_allclose(points[:, 0], RUNS["aggressive"][0].points["model_mean"][3])
+    assert np.abs(points).max() < next(iter(limits))[1]
+
+
+def test_looks_are_the_nearest_without_repeats():
+    run = record(1.0)
+    assert figures.looks(run, (0, 190, 210, 90_000, None)) == [0, 1, 5]
+
+
+def test_stages_end_where_the_history_says():
+    assert figures.stage_end(record(1.0)) is None
+    assert figures.stage_end(record(1.0, aggressive_epochs=1)) == 500
+    assert figures.stage_end(record(1.0, aggressive_epochs=2)) is None  # it never ended
+
+
+@pytest.mark.parametrize(
+    ("draw", "panels"),
+    [
+        (figures.lag_over_training, 3),
+        (figures.information_over_training, 2),
+        (figures.spreads_over_training, 2),
+    ],
+)
+def test_curves_show_every_run_and_the_end_of_the_stage(draw, panels):
+    figure = draw(RUNS)
+    assert len(figure.axes) == panels
+    for axis in figure.axes:
+        assert len(axis.lines) == 4 + 2  # a curve a run, a dotted line an aggressive run
+        assert sorted({line.get_xdata()[0] for line in axis.lines}) == [0, 500]
+
+
+def test_likelihood_shows_runs_oracle_and_paired_differences():
+    left, right = figures.likelihood(RUNS, ORACLE).axes
+    assert len(left.containers) == 2 * (1 + 4)
+    drawn = [value for line in right.lines for value in np.ravel(line.get_ydata())]
+    assert {round(float(value), 6) for value in drawn} >= {-0.1, -0.2, -0.15}
+
+
+def test_figure_3_follows_the_points_only_so_far():
+    iteration, after_inner = np.array([0, 0, 1, 1, 2]), np.array([0, 1, 0, 1, 0], dtype=bool)
+    x, y = np.zeros((5, 3)), np.zeros((5, 3))
+    y[1:], x[2:] = [1, 2, 3], [1, 2, 3]
+    y[3:], x[4:] = [1, 2, 5], 7
+    (axis,) = figures.figure_3({"aggressive": Trajectory(iteration, after_inner, x, y)}, updates=1).axes
+    segments = [line for line in axis.lines if len(line.get_xdata()) == 2 and line.get_linewidth() == 1.1]
+    assert len(segments) == 2 * 3  # two points; an inner loop, a generator step and the inner loop after it
+    assert max(np.max(line.get_ydata()) for line in segments) == 5  # the outermost point is among them
+    assert max(np.max(line.get_xdata()) for line in segments) == 3  # nothing of the second update
+
+
+def test_animation_becomes_a_gif():
+    moving = figures.gif(figures.animation({label: of[:1] for label, of in RUNS.items()}, frames=3))
+    assert moving.startswith(b"GIF89a") and len(moving) < 200_000
+
+
+# -- comparison ------------------------------------------------------------------------------------------------------
+
+
+def test_agreement_is_correlation_and_least_squares():
+    generator = np.random.default_rng(1)
+    x = generator.normal(size=400)
+    y = 0.7 * x + 0.2 * generator.normal(size=400) + 3
+    found = comparison.agreement(x, y)
+    assert found.correlation == pytest.approx(np.corrcoef(x, y)[0, 1], abs=1e-12)
+    assert found.slope == pytest.approx(np.polyfit(x, y, 1)[0], abs=1e-12)
+    assert np.isnan(comparison.agreement(x, 1e-5 * y).correlation)
+
+
+def test_paired_interval_is_students():
+    stats = pytest.importorskip("scipy.stats")
+    a, b = [38.2, 38.5, 38.9], [38.0, 38.1, 38.8]
+    found = comparison.paired(a, b)
+    interval = stats.ttest_rel(b, a).confidence_interval(0.95)
+    assert found.mean - found.half_width == pytest.approx(interval.low, abs=2e-3)
+    assert found.mean + found.half_width == pytest.approx(interval.high, abs=2e-3)
+
+
+@pytest.mark.parametrize(
+    ("differences", "said"),
+    [
+        ([-0.30, -0.31, -0.29], "better"),
+        ([0.30, 0.31, 0.29], "worse"),
+        ([-0.3, 0.3, -0.1], "no difference can be told"),
+        ([-0.3], "cannot tell"),
+    ],
+)
+def test_verdict_says_what_the_numbers_say(differences, said):
+    plain = [38.0] * len(differences)
+    sentence = comparison.verdict(comparison.paired(plain, [38.0 + d for d in differences]), "fresh lines")
+    assert said in sentence and f"{np.mean(differences):+.3f}" in sentence
+
+
+@pytest.mark.parametrize(("a", "b"), [([], []), ([1.0], [1.0, 2.0])])
+def test_unpaired_values_are_refused(a, b):
+    with pytest.raises(ValueError, match="pairs need"):
+        comparison.paired(a, b)
