@@ -61,8 +61,16 @@ def settings(names: dict) -> Settings:
 
 
 def _checked(names: dict, declared: dict[str, type]) -> dict:
-    for name, value in names.items():
-        if name.startswith("_") or name in SHELL or name in declared or isinstance(value, types.ModuleType):
+    # When the cell is run again in JupyterLab, the notebook's own variables are there too: only the first call's count.
+    first = names.setdefault("_names_at_first_check", frozenset(names))
+    for name, value in list(names.items()):
+        if (
+            name not in first
+            or name.startswith("_")
+            or name in SHELL
+            or name in declared
+            or isinstance(value, types.ModuleType)
+        ):
             continue
         try:
             choose(name, declared, "parameter")

@@ -7,6 +7,7 @@ says how to get it by hand.
 """
 
 import hashlib
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -222,13 +223,18 @@ def _count_lines(path: Path) -> int:
     return count + (last != b"\n")
 
 
+def _downloader():
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # pooch brings a progress bar that misses widgets in a notebook; unused here
+        import pooch
+    return pooch.HTTPDownloader(timeout=TIMEOUT)
+
+
 def _download(source: Source, file: SourceFile) -> Path:
     target = data_dir() / source.name / file.name
     try:
         with replace_with(target) as temporary:
-            import pooch  # here, because it brings a progress bar that warns in every notebook without widgets
-
-            pooch.HTTPDownloader(timeout=TIMEOUT)(file.url, str(temporary), None)
+            _downloader()(file.url, str(temporary), None)
             if problem := _problem(file, temporary):
                 raise MissingData(_advice(source, f"what came from {file.url} {problem}"))
     except OSError as error:  # the network's errors and the disk's are both of this kind

@@ -1,0 +1,168 @@
+"""Figures about text models: training dynamics (Figure 5), what the bounds say, and how the code is used.
+
+Each takes finished runs by name (a label to draw under), leaves out those without a latent variable where there is
+nothing to draw, and returns a figure. Fed by records only.
+"""
+
+import math
+from collections.abc import Mapping
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator, NullLocator
+
+from lagvae_lib.metrics.active_units import THRESHOLD
+from lagvae_lib.plots import COLOURS
+from lagvae_lib.runs import Run
+
+CURVES = {  # title: colour, and the columns by the paper's estimator and by the large-sample one
+    "KL term": (COLOURS[0], "kl", None),
+    "MI": (COLOURS[1], "mi", "mi_large"),
+    "KL(q(z) || p(z))": (COLOURS[2], "aggregate_kl", "aggregate_kl_large"),
+}
+FLOOR = 1e-7
+
+
+def _colours(runs: Mapping[str, Run]) -> dict[str, tuple]:
+    """A colour for each run, the same in every figure of the same runs."""
+    return {name: COLOURS[i % len(COLOURS)] for i, name in enumerate(runs)}
+
+
+def with_code(runs: Mapping[str, Run]) -> dict[str, Run]:
+    """The runs of models with a latent variable."""
+    return {name: run for name, run in runs.items() if "kl_per_dim" in run.metrics}
+
+
+def dynamics(runs: Mapping[str, Run], nats: float | None = None) -> Figure:
+    """Figure 5: the KL term, the MI and KL(q(z) || p(z)) over training, a panel a run; nats per example.
+
+    Solid: the paper's estimators (minibatches); dashed: MI over all examples of the probe, and what follows from it.
+    Grey: the noise of the paper's MI at collapse, two sd on either side of 0. Dotted: log of the batch, which that MI
+    cannot pass. Shaded: the aggressive stage. nats: the height of the panels, by default what the data need.
+    """
+    runs = {name: run for name, run in with_code(runs).items() if len(run.dynamics)}
+    figure, axes = _panels(runs)
+    for ax, (name, run) in zip(axes, runs.items(), strict=False):
+        ax.set(title=name, xlabel="generator updates")
+        _noise(ax, run)
+        for title, (colour, paper, large) in CURVES.items():
+            wide = {} if large else {"linewidth": 5, "alpha": 0.4}  # or the last curve covers the first at collapse
+            ax.plot(run.dynamics["iteration"], run.dynamics[paper], color=colour, label=title, **wide)
+            if large:
+                ax.plot(
+                    run.dynamics["iteration"], run.dynamics[large], "--", color=colour, label=f"{title}, all examples"
+                )
+        _aggressive_stage(ax, run)
+    if runs:
+        drawn = pd.concat([run.dynamics[[c for _, *cs in CURVES.values() for c in cs if c]] for run in runs.values()])
+        top = nats or max(1.0, drawn.max().max() * 1.1)
+        axes[0].set(ylim=(min(-0.3, drawn.min().min() * 1.1), top), ylabel="nats per example")
+        _caps(axes, runs, top)
+        _legend_below(figure, axes)
+    return figure
+
+
+def _caps(axes: list[Axes], runs: Mapping[str, Run], top: float) -> None:
+    """log B in each panel, where it is in sight."""
+    for ax, run in zip(axes, runs.values(), strict=True):
+        batch = run.config["data"]["batch_size"]
+        if math.log(batch) < top:
+            ax.axhline(math.log(batch), color="black", linestyle=":", linewidth=1, label=f"log {batch}")
+
+
+def _noise(ax: Axes, run: Run) -> None:
+    """Two sd of the paper's estimator at collapse, sqrt(nz / 2N) for N examples in the probe."""
+    examples = min(run.config["evaluation"]["probe"], run.config["data"]["valid"] or math.inf)
+    sd = math.sqrt(run.config["model"]["nz"] / (2 * examples))
+    ax.axhspan(-2 * sd, 2 * sd, color="grey", alpha=0.2, linewidth=0, label="noise of MI at collapse")
+
+
+def _aggressive_stage(ax: Axes, run: Run) -> None:
+    stage = run.history.loc[run.history["aggressive"].astype(bool), "iteration"]
+    if len(stage):
+        ax.axvspan(0, stage.max(), color=COLOURS[3], alpha=0.08, linewidth=0, label="aggressive stage")
+
+
+def nll_by_samples(runs: Mapping[str, Run]) -> Figure:
+    """Importance-weighted bounds on -log p(x) by the number of samples, on the test set.
+
+    A model without z, whose likelihood is exact, is a horizontal line.
+    """
+    figure, ax = plt.subplots(figsize=(7, 4))
+    coded = with_code(runs)
+    for name, run in runs.items():
+        colour = _colours(runs)[name]
+        if name in coded:
+            bounds = run.metrics["nll_by_samples"]
+            ax.plot([int(k) for k in bounds], list(bounds.values()), "o-", color=colour, label=name)
+        else:
+            ax.axhline(run.metrics["nll"], color=colour, linestyle="--", label=f"{name} (exact)")
+    ax.set(xscale="log", xlabel="samples of the bound", ylabel="NLL bound, nats per example")
+    ticks = sorted({int(k) for run in coded.values() for k in run.metrics["nll_by_samples"]})
+    ax.set_xticks(ticks, [str(k) for k in ticks])
+    ax.xaxis.set_minor_locator(NullLocator())
+    if runs:
+        ax.legend()
+    return figure
+
+
+def code_usage(runs: Mapping[str, Run]) -> Figure:
+    """Left: mean KL of each dimension, largest first. Right: active units by the threshold, the paper's marked."""
+    figure, (left, right) = plt.subplots(1, 2, figsize=(9, 4))
+    for name, run in with_code(runs).items():
+        colour = _colours(runs)[name]
+        kl = np.sort(np.maximum(run.metrics["kl_per_dim"], FLOOR))[::-1]
+        left.plot(np.arange(1, len(kl) + 1), kl, "o-", markersize=4, color=colour, label=name)
+        curve = run.metrics["au_by_threshold"]
+        right.step(curve["thresholds"], curve["au"], where="post", color=colour, label=name)
+    left.set(yscale="log", xlabel="dimension, by rank", ylabel="KL, nats per example")
+    left.xaxis.set_major_locator(MaxNLocator(integer=True))
+    right.yaxis.set_major_locator(MaxNLocator(integer=True))
+    right.set_ylim(-0.5, max([1, *(run.config["model"]["nz"] for run in runs.values())]) + 0.5)
+    right.axvline(THRESHOLD, color="black", linestyle=":", linewidth=1, label=f"the paper's {THRESHOLD}")
+    right.set(xscale="log", xlabel="threshold on the variance of the means", ylabel="active units")
+    right.legend()
+    return figure
+
+
+def information_by_batch(runs: Mapping[str, Run]) -> Figure:
+    """I(x; z) on the test set, estimated from both sides, by the batch whose mixture stands for q(z); a panel a run.
+
+    Circles: the same-sample estimate, low in expectation and never above log B (black). Triangles: leave one out, high
+    in expectation. Dotted: the paper's estimate, whose batches hold at most 32.
+    """
+    runs = with_code(runs)
+    figure, axes = _panels(runs)
+    for ax, (name, run) in zip(axes, runs.items(), strict=False):
+        curve = pd.DataFrame(run.metrics["mi_by_batch"]).drop_duplicates("batch_size").sort_values("batch_size")
+        sizes = curve["batch_size"].to_numpy()
+        ax.plot(sizes, curve["cap"], color="black", linewidth=1, label="log B")
+        ax.plot(sizes, curve["upper"], "^--", color=COLOURS[1], label="leave one out")
+        ax.plot(sizes, curve["lower"], "o-", color=COLOURS[0], label="same sample")
+        ax.axhline(run.metrics["mi"], color=COLOURS[2], linestyle=":", label="the paper's estimate")
+        ax.set(title=name, xlabel="batch size B", xscale="log")
+        ax.set_xticks(sizes, [str(size) for size in sizes])
+        ax.xaxis.set_minor_locator(NullLocator())
+    if runs:
+        axes[0].set_ylabel("MI, nats per example")
+        _legend_below(figure, axes)
+    return figure
+
+
+def _panels(runs: Mapping[str, Run]) -> tuple[Figure, list[Axes]]:
+    """A row of panels on one scale, one for each run, or one that says that there is nothing."""
+    columns = max(1, len(runs))
+    figure, axes = plt.subplots(1, columns, figsize=(max(5, 4.5 * columns), 4.2), sharey=True, squeeze=False)
+    if not runs:
+        axes[0, 0].set_axis_off()
+        axes[0, 0].text(0.5, 0.5, "no run of a model with a latent variable", ha="center", va="center")
+    return figure, list(axes[0])
+
+
+def _legend_below(figure: Figure, axes: list[Axes]) -> None:
+    """One legend for all panels, each name once."""
+    names = {label: handle for ax in axes for handle, label in zip(*ax.get_legend_handles_labels(), strict=True)}
+    figure.legend(names.values(), names.keys(), loc="outside lower center", ncols=4)

@@ -1,0 +1,126 @@
+"""What a notebook displays that is no figure: the banner about data and profile, and tables of sentences."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+from html import escape
+
+import pandas as pd
+
+from lagvae_lib.data import Data
+from lagvae_lib.notebook import Settings
+from lagvae_lib.profiles import TABLE, family
+
+SAYS = {
+    "smoke": "Everything runs, nothing is learned: no number below says anything about a method.",
+    "quick": (
+        "A first look: training on a small part of the data that stops long before convergence. It can show how "
+        "Algorithm 1 runs, what its inner loop costs and how everything is measured. It cannot show which method is "
+        "better, nor where any of them would end."
+    ),
+    "scaled": "The paper's algorithm and protocol with a smaller model on less data: compare methods with each other, "
+    "not their values with the paper's.",
+    "paper": "The paper's configuration.",
+}
+
+
+class Html(str):
+    """Text of HTML that a notebook renders."""
+
+    def _repr_html_(self) -> str:
+        return str(self)
+
+    def __repr__(self) -> str:
+        return f"<Html of {len(self)} characters>"
+
+
+def banner(settings: Settings, data: Data) -> Html:
+    """What this notebook is really run on: data set, its size, stand-in or not, profile, each departure from the paper.
+
+    The departures are computed from the profiles' table, where `paper` holds the paper's values.
+    """
+    asked = "" if data.name == settings.dataset else f" (asked for: <code>{escape(settings.dataset)}</code>)"
+    kind = (
+        "<b>A stand-in: artificial sentences, because the real text could not be had here.</b> "
+        if data.stand_in
+        else ""
+    )
+    splits = (("train", data.train), ("validation", data.valid), ("test", data.test))
+    sizes = ", ".join(f"{name} {split.examples:,} documents" for name, split in splits)
+    words = f"{data.test.predicted_tokens / data.test.examples:.1f} words to predict in each of test"
+    changed = departures(data.name, settings.profile)
+    if data.stand_in:  # its sentences and its vocabulary are what they are, and not cut
+        changed = changed[~changed["setting"].isin([TITLES["data.max_len"], TITLES["data.vocab_size"]])]
+    rows = "".join(f"<tr><td>{k}</td><td>{h}</td><td>{p}</td></tr>" for k, h, p in changed.itertuples(index=False))
+    table = (
+        f"<table><thead><tr><th>setting</th><th>here</th><th>the paper</th></tr></thead><tbody>{rows}</tbody></table>"
+        if rows
+        else "<p>No setting departs from the paper's.</p>"
+    )
+    return Html(
+        f"<p><b>Data:</b> {kind}<code>{escape(data.name)}</code>{asked}. {sizes}; {words}; "
+        f"vocabulary {len(data.vocab):,}. "
+        f"Source: {escape(data.source)}. {escape('; '.join(data.notes))}.</p>"
+        f"<p><b>Profile <code>{settings.profile}</code>:</b> {SAYS[settings.profile]}</p>{table}"
+    )
+
+
+TITLES = {
+    "data.max_len": "words of a document, at most",
+    "data.vocab_size": "vocabulary, at most",
+    "data.train": "training documents, at most",
+    "data.valid": "validation documents, at most",
+    "data.test": "test documents, at most",
+    "data.batch_size": "batch",
+    "model.nz": "dimensions of z",
+    "model.embedding": "word embedding",
+    "model.hidden": "LSTM",
+    "model.dropout": "dropout",
+    "schedule.lr": "learning rate",
+    "schedule.max_epochs": "epochs, at most",
+    "schedule.patience": "bad epochs before the rate is halved",
+    "schedule.decay_from": "epoch from which the rate may be halved",
+    "evaluation.iw_samples": "samples of the NLL bound",
+    "evaluation.iw_examples": "test documents of the NLL bound",
+    "evaluation.mi_draws": "draws of z an example in MI",
+    "anneal_epochs": "epochs of annealing, where the method anneals",
+    "window": "window of the inner loop's test of convergence",
+}
+OWN = ("evaluation.observe_every", "evaluation.observe_dense", "evaluation.probe")  # the paper names none of these
+
+
+def departures(dataset: str, profile: str) -> pd.DataFrame:
+    """Each setting in which a profile departs from the paper: columns setting, here, paper."""
+    here, paper = (_flat(asdict(TABLE[family(dataset)][name])) for name in (profile, "paper"))
+    rows = [
+        (TITLES.get(name, name), _value(here[name]), _value(paper[name]))
+        for name in here
+        if here[name] != paper[name] and name not in OWN
+    ]
+    return pd.DataFrame(rows, columns=["setting", "here", "paper"])
+
+
+def _flat(values: dict, prefix: str = "") -> dict:
+    flat = {}
+    for name, value in values.items():
+        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
+    return flat
+
+
+def _value(value) -> str:
+    return "no limit" if value is None else f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def shorten(text: str, words: int) -> str:
+    """The first `words` words, with an ellipsis where that is not all. Other people's texts are quoted, not copied."""
+    parts = text.split()
+    return text if len(parts) <= words else " ".join(parts[:words]) + " …"
+
+
+def sentences(headers: Sequence[str], rows: Iterable[Sequence[str]]) -> Html:
+    """A table of texts, everything escaped: `<unk>` is no tag, and a pair of $ no formula."""
+    head = "".join(f"<th style='text-align:left'>{escape(h)}</th>" for h in headers)
+    body = "".join(
+        "<tr>" + "".join(f"<td style='text-align:left'>{escape(cell) or '(no word)'}</td>" for cell in row) + "</tr>"
+        for row in rows
+    )
+    return Html(f"<table class='tex2jax_ignore'><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>")

@@ -1,0 +1,224 @@
+"""Tables, banner and figures of text runs: fed by records, beside the paper's own cells."""
+
+from dataclasses import replace
+
+import matplotlib.pyplot as plt
+import pandas as pd
+import pytest
+import torch
+
+from lagvae_lib import notebook, plots, runs, show, tables
+from lagvae_lib.plots import text as figures
+from lagvae_lib.speaker import score, speaker
+from tests.tiny import tiny_config, tiny_data
+
+METHODS = ("autoregressive", "vae", "aggressive")
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory):
+    """Three methods on the tiny data, the VAE with two seeds."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LAGVAE_RESULTS", str(tmp_path_factory.mktemp("results")))
+        data = tiny_data()
+        yield [runs.run(config_of(m, seed), data) for m, seed in (*((m, 0) for m in METHODS), ("vae", 1))]
+
+
+def config_of(method, seed=0):
+    """Two epochs, and an inner loop of two steps."""
+    config = tiny_config(method, seed, epochs=2)
+    if method != "aggressive":
+        return config
+    return replace(config, method=replace(config.method, inference=replace(config.method.inference, fixed_steps=2)))
+
+
+def settings_of(profile="smoke", dataset="tiny"):
+    return notebook.Settings({}, dataset, METHODS, (0,), profile, "cpu")
+
+
+def as_yelp(run):
+    return replace(run, metrics=run.metrics | {"dataset": "yelp-small"})
+
+
+@pytest.fixture(autouse=True)
+def no_open_figures():
+    yield
+    plt.close("all")
+
+
+# -- tables ---------------------------------------------------------------------------------------------------------
+
+
+def test_recorded_finds_finished_runs_only(results):
+    folder = results[0].folder.parent.parent
+    (folder / "vae" / "seed7").mkdir()
+    (folder / "vae" / "seed0-deadbeef").mkdir()
+    (folder / "vae" / "seed0-deadbeef" / "metrics.json").write_text("{}")
+    found = [(run.metrics["method"], run.metrics["seed"]) for run in tables.recorded("smoke", "tiny")]
+    assert found == [("autoregressive", 0), ("vae", 0), ("vae", 1), ("aggressive", 0)]
+    assert tables.recorded("scaled", "tiny") == []
+
+
+def test_summary_has_n_mean_and_sd(results):
+    table = tables.summary(results)
+    assert table["n"].to_dict() == {"autoregressive": 1, "vae": 2, "aggressive": 1}
+    two = pd.Series([run.metrics["nll"] for run in results if run.metrics["method"] == "vae"])
+    assert table.loc["vae", ("nll", "mean")] == pytest.approx(two.mean())
+    assert table.loc["vae", ("nll", "sd")] == pytest.approx(two.std(ddof=1))
+    assert pd.isna(table.loc["aggressive", ("nll", "sd")])
+
+
+def test_runs_of_two_data_sets_have_no_mean(results):
+    with pytest.raises(ValueError, match="several values of dataset: tiny, yelp-small"):
+        tables.summary([results[0], as_yelp(results[1])])
+
+
+def test_each_row_stands_beside_the_papers(results):
+    table = tables.beside_paper(map(as_yelp, results))
+    assert list(table.index) == ["LSTM-LM", "VAE", "Ours"]
+    assert table["NLL", "paper"].tolist() == ["358.1 (0.6)", "358.3 (0.2)", "356.9 (0.2)"]
+    assert table["runs"].tolist() == [1, 2, 1]
+    two = [run.metrics["nll"] for run in results if run.metrics["method"] == "vae"]
+    assert table.loc["VAE", ("NLL", "here")].startswith(f"{sum(two) / 2:.2f} (")
+    assert table.loc["LSTM-LM", ("KL", "here")] == table.loc["LSTM-LM", ("MI, all examples", "here")] == "-"
+
+
+def test_where_the_paper_has_no_row_its_cell_is_empty(results):
+    table = tables.beside_paper(results)
+    assert set(table["NLL", "paper"]) == {""}
+    assert tables.paper_rows("tiny", METHODS).empty
+    knob = replace(results[3], metrics=results[3].metrics | {"method": "aggressive+window=10", "dataset": "yelp"})
+    assert tables.beside_paper([knob])["NLL", "paper"].tolist() == [""]
+
+
+def test_no_runs_make_an_empty_table():
+    assert tables.beside_paper([]).empty
+    assert tables.summary([]).empty
+
+
+def test_paper_rows_are_those_printed():
+    table = tables.paper_rows("yahoo", ["aggressive-anneal", "autoregressive", "aggressive+clip=separate"])
+    assert table.to_dict("index") == {
+        "Ours + anneal": {"NLL": "326.7 (0.1)", "KL": "5.7 (0.7)", "MI": "2.9 (0.2)", "AU": "15.0 (3.5)"},
+        "LSTM-LM": {"NLL": "328.0 (0.3)", "KL": "-", "MI": "-", "AU": "-"},
+    }
+
+
+# -- banner ---------------------------------------------------------------------------------------------------------
+
+
+def test_banner_says_what_is_used():
+    text = show.banner(settings_of(), replace(tiny_data(), source="<made> & up"))
+    assert "tiny" in text and "train 48 documents" in text and "vocabulary 12" in text
+    assert "&lt;made&gt; &amp; up" in text
+    assert "stand-in" not in text.lower()
+    assert "<td>LSTM</td><td>16</td><td>1,024</td>" in text
+
+
+def test_banner_names_a_stand_in():
+    data = replace(tiny_data(), name="grammar", stand_in=True)
+    text = show.banner(settings_of(dataset="<yelp>"), data)
+    assert "A stand-in" in text
+    assert "(asked for: <code>&lt;yelp&gt;</code>)" in text
+    assert show.TITLES["data.max_len"] not in text  # it is not cut
+    assert show.TITLES["data.max_len"] in show.banner(settings_of(), tiny_data())
+
+
+def test_paper_departs_from_nothing():
+    assert show.departures("yelp", "paper").empty
+    assert "No setting departs" in show.banner(settings_of("paper"), tiny_data())
+
+
+@pytest.mark.parametrize("profile", ["smoke", "quick", "scaled"])
+def test_every_departure_has_a_title_and_both_values(profile):
+    table = show.departures("yelp-small", profile)
+    assert (table["here"] != table["paper"]).all()
+    assert set(table["setting"]) <= set(show.TITLES.values())
+    assert table.set_index("setting").loc["LSTM", "paper"] == "1,024"
+
+
+def test_sentences_are_escaped():
+    text = show.sentences(["a<b"], [["<unk> costs $5 & $6"], [""]])
+    assert "&lt;unk&gt; costs $5 &amp; $6" in text and "a&lt;b" in text
+    assert "tex2jax_ignore" in text  # or the two $ would make a formula
+    assert show.shorten("one two three", 2) == "one two …"
+    assert show.shorten("one two", 2) == "one two"
+
+
+# -- figures --------------------------------------------------------------------------------------------------------
+
+
+def by_name(results):
+    return {f"{run.metrics['method']}-{run.metrics['seed']}": run for run in results}
+
+
+def lines(ax):
+    return {line.get_label(): line.get_xydata() for line in ax.get_lines()}
+
+
+def test_style_is_applied():
+    plots.style()
+    assert plt.rcParams["figure.constrained_layout.use"]
+
+
+def test_dynamics_draws_both_estimators(results):
+    figure = figures.dynamics(by_name(results))
+    assert [ax.get_title() for ax in figure.axes] == ["vae-0", "aggressive-0", "vae-1"]
+    run, drawn = results[2], lines(figure.axes[1])
+    assert drawn["MI"].tolist() == run.dynamics[["iteration", "mi"]].to_numpy().tolist()
+    assert drawn["MI, all examples"].tolist() == run.dynamics[["iteration", "mi_large"]].to_numpy().tolist()
+    patches = [{p.get_label() for p in ax.patches} for ax in figure.axes]
+    assert ["aggressive stage" in found for found in patches] == [False, True, False]
+
+
+def test_cap_is_drawn_where_it_is_in_sight(results):
+    run = {"vae": results[1]}
+    assert "log 8" not in lines(figures.dynamics(run, nats=2.0).axes[0])
+    assert lines(figures.dynamics(run, nats=2.1).axes[0])["log 8"][0, 1] == pytest.approx(2.0794, abs=1e-4)
+
+
+def test_figures_show_the_records(results):
+    runs_by_name = by_name(results)
+    drawn = lines(figures.nll_by_samples(runs_by_name).axes[0])
+    assert drawn["autoregressive-0 (exact)"][0, 1] == results[0].metrics["nll"]
+    assert drawn["vae-0"][:, 1].tolist() == list(results[1].metrics["nll_by_samples"].values())
+    left, right = figures.code_usage(runs_by_name).axes
+    assert lines(left)["vae-0"][0, 1] == pytest.approx(max(results[1].metrics["kl_per_dim"]), abs=figures.FLOOR)
+    assert lines(left)["aggressive-0"][0, 1] == pytest.approx(max(results[2].metrics["kl_per_dim"]), abs=figures.FLOOR)
+    assert lines(right)["vae-0"][:, 1].tolist() == results[1].metrics["au_by_threshold"]["au"]
+    panel = lines(figures.information_by_batch(runs_by_name).axes[0])
+    assert (panel["same sample"][:, 1] <= panel["log B"][:, 1]).all()
+
+
+@pytest.mark.parametrize("draw", ["dynamics", "nll_by_samples", "code_usage", "information_by_batch"])
+def test_nothing_to_draw_is_no_error(draw, results):
+    for some in ({}, {"LM": results[0]}):
+        getattr(figures, draw)(some).canvas.draw()
+
+
+# -- the speaker ----------------------------------------------------------------------------------------------------
+
+
+def test_speaker_is_the_notebooks_own_run(results, monkeypatch):
+    config = config_of("vae")
+    monkeypatch.setattr("lagvae_lib.speaker.resolve", lambda *names: config)
+    voice = speaker(settings_of(), tiny_data(), "vae")
+    assert voice.run.folder == results[1].folder
+    assert "vae, profile smoke, seed 0, on tiny" in voice.note
+    assert not voice.model.training
+    x = voice.examples(4)
+    assert len(x) == 4
+    scores = score(voice, list(x), torch.zeros(4, 2))
+    with torch.no_grad():
+        torch.testing.assert_close(scores, voice.model.decoder.log_prob(x, torch.zeros(4, 1, 2))[:, 0])
+
+
+def test_speaker_does_not_take_weights_for_other_data(results, monkeypatch):
+    config, other = config_of("vae"), replace(tiny_data(), sha256="1" * 64)
+    monkeypatch.setattr("lagvae_lib.speaker.resolve", lambda *names: config)
+    monkeypatch.setattr("lagvae_lib.speaker.load_data", lambda *names, **options: other)
+    asked = []
+    monkeypatch.setattr("lagvae_lib.speaker.run_named", lambda *names, **options: asked.append(names))
+    with pytest.raises(FileNotFoundError, match="no weights for vae"):
+        speaker(settings_of(), other, "vae")
+    assert asked == [("tiny", "vae", "quick", 0, "cpu")]  # it did try to train one
