@@ -6,12 +6,14 @@ is the output layer together with the loss: it never holds the logits of more th
 Both compute no gradient that nobody asked for, which is what makes the encoder's inner loop cheap.
 """
 
+import math
+
 import torch
 from torch import Tensor
 from torch.autograd import Function
 from torch.nn import functional as F
 
-ROWS = 512  # tokens whose logits exist at once: at 20,000 words 40 MB, small enough to stay near the processor
+ROWS = 256  # tokens whose logits exist at once: at 20,000 words 20 MB, small enough to stay near the processor
 
 
 class _LSTM(Function):
@@ -56,27 +58,32 @@ def _recur(inputs: Tensor, w_hh: Tensor, h0: Tensor, c0: Tensor) -> tuple[Tensor
 
 def _recur_back(gates: Tensor, cells: Tensor, w_hh: Tensor, d_out: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of the gates' pre-activations [T, B, 4H] and of the initial states, from those of the outputs."""
-    d_gates = torch.empty_like(gates)
-    (i, f, g, o), (d_i, d_f, d_g, d_o) = _gate_views(gates), _gate_views(d_gates)
-    all_gates, c, d_y = d_gates.unbind(), cells.unbind(), d_out.unbind()
-    d_h, d_c = torch.zeros_like(c[0]), torch.zeros_like(c[0])
-    tanh_c, d_tanh = torch.empty_like(d_h), torch.empty_like(d_h)
-    # One step at a time, in buffers that stay in cache: all steps at once is slower but for the tiniest sizes.
+    d_gates, d_cell = _local_derivatives(gates, cells)
+    size = cells.shape[-1]
+    d_ifg, d_o = d_gates[..., : 3 * size].unflatten(-1, (3, size)).unbind(), d_gates[..., 3 * size :].unbind()
+    all_gates, d_cell, d_y, f = d_gates.unbind(), d_cell.unbind(), d_out.unbind(), _gate_views(gates)[1]
+    d_h, d_c = torch.zeros_like(cells[0]), torch.zeros_like(cells[0])
     for t in reversed(range(len(gates))):
         d_h += d_y[t]
-        torch.tanh(c[t + 1], out=tanh_c)
-        torch.mul(d_h, tanh_c, out=d_o[t])
-        torch.mul(d_h, o[t], out=d_tanh)
-        d_c += _tanh_backward(d_tanh, tanh_c, grad_input=d_tanh)
-        torch.mul(d_c, c[t], out=d_f[t])
-        torch.mul(d_c, g[t], out=d_i[t])
-        torch.mul(d_c, i[t], out=d_g[t])
-        for d_gate, gate in ((d_i[t], i[t]), (d_f[t], f[t]), (d_o[t], o[t])):
-            _sigmoid_backward(d_gate, gate, grad_input=d_gate)
-        _tanh_backward(d_g[t], g[t], grad_input=d_g[t])
+        d_c.addcmul_(d_h, d_cell[t])
+        d_ifg[t].mul_(d_c.unsqueeze(1))
+        d_o[t].mul_(d_h)
         torch.mm(all_gates[t], w_hh, out=d_h)
         d_c *= f[t]
     return d_gates, d_h, d_c
+
+
+def _local_derivatives(gates: Tensor, cells: Tensor) -> tuple[Tensor, Tensor]:
+    """For all steps at once, what does not depend on later ones: d c_t / d (i, f, g) and d h_t / d o side by side
+    [T, B, 4H], each to its pre-activation, and d h_t / d c_t [T, B, H]."""
+    d_gates = torch.empty_like(gates)
+    (i, f, g, o), (d_i, d_f, d_g, d_o) = gates.chunk(4, dim=-1), d_gates.chunk(4, dim=-1)
+    tanh_c = torch.tanh(cells[1:])
+    _sigmoid_backward(g, i, grad_input=d_i)
+    _sigmoid_backward(cells[:-1], f, grad_input=d_f)
+    _tanh_backward(i, g, grad_input=d_g)
+    _sigmoid_backward(tanh_c, o, grad_input=d_o)
+    return d_gates, _tanh_backward(o, tanh_c, grad_input=tanh_c)
 
 
 _sigmoid_backward = torch.ops.aten.sigmoid_backward.grad_input
@@ -94,13 +101,19 @@ def lstm(inputs: Tensor, w_hh: Tensor, h0: Tensor, c0: Tensor) -> Tensor:
 
 def lstm_step(inputs: Tensor, w_hh: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
     """One step of the same recurrence, for sampling and evaluation: inputs [B, 4H], h and c [B, H] -> new (h, c)."""
-    i, f, g, o = torch.addmm(inputs, h, w_hh.t()).chunk(4, dim=-1)
-    c = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)
-    return torch.sigmoid(o) * torch.tanh(c), c
+    gates = torch.addmm(inputs, h, w_hh.t())
+    g = torch.tanh(gates.chunk(4, dim=-1)[2])
+    i, f, _, o = gates.sigmoid_().chunk(4, dim=-1)  # all at once: contiguous, so faster than three of the four
+    c = (f * c).addcmul_(i, g)
+    return o * torch.tanh(c), c
 
 
-def _logits(hidden: Tensor, weight: Tensor, low: Tensor | None) -> Tensor:
-    return hidden @ weight.t() if low is None else (hidden.to(low.dtype) @ low.t()).to(hidden.dtype)
+def _logits(hidden: Tensor, weight: Tensor, low: Tensor | None, out: Tensor) -> Tensor:
+    """W h [N, V] in the first N rows of `out`, whose memory serves one chunk after the other."""
+    out = out[: len(hidden)]
+    if low is None:
+        return torch.mm(hidden, weight.t(), out=out)
+    return out.copy_(hidden.to(low.dtype) @ low.t())
 
 
 class _LinearCrossEntropy(Function):
@@ -109,11 +122,12 @@ class _LinearCrossEntropy(Function):
         low = weight.to(precision) if precision is not None else None
         nll, d_hidden = hidden.new_empty(len(hidden)), torch.empty_like(hidden)
         d_weight = torch.zeros_like(weight) if ctx.needs_input_grad[1] else None
+        buffer = hidden.new_empty(min(rows, len(hidden)), len(weight))
         for start in range(0, len(hidden), rows):
             part = slice(start, start + rows)
-            probs = _logits(hidden[part], weight, low)
-            nll[part] = _softmax_nll_(probs, target[part])
-            _accumulate(probs, hidden[part], target[part], weight, low, d_hidden[part], d_weight)
+            exps = _logits(hidden[part], weight, low, buffer)
+            nll[part], total = _exponentiate_(exps, target[part])
+            _accumulate(exps, total, hidden[part], target[part], weight, low, d_hidden[part], d_weight)
         ctx.save_for_backward(hidden, weight, target, d_hidden, d_weight)
         ctx.rows, ctx.precision = rows, precision
         return nll
@@ -130,38 +144,37 @@ class _LinearCrossEntropy(Function):
         return d_hidden * d_nll.unsqueeze(1), d_weight, None, None, None
 
 
-def _nll(logits: Tensor, target: Tensor) -> Tensor:
-    return logits.logsumexp(1) - logits.gather(1, target.unsqueeze(1)).squeeze(1)
-
-
-def _softmax_nll_(logits: Tensor, target: Tensor) -> Tensor:
-    """-log softmax at the targets [N]; `logits` [N, V] turns into the probabilities, in place."""
+def _exponentiate_(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    """-log softmax at the targets [N]; `logits` [N, V] turns, in place, into numbers that are the probabilities times
+    the other return value [N, 1]: a division that is cheaper once the words are summed over."""
     at_target = logits.gather(1, target.unsqueeze(1)).squeeze(1)
     largest = logits.amax(1, keepdim=True)
     total = logits.sub_(largest).exp_().sum(1, keepdim=True)
-    logits.div_(total)
-    return total.log().add_(largest).squeeze(1) - at_target
+    return total.log().add_(largest).squeeze(1) - at_target, total
 
 
-def _accumulate(probs, hidden, target, weight, low, d_hidden, d_weight) -> None:
-    probs[torch.arange(len(target), device=target.device), target] -= 1  # d nll / d logits
+def _accumulate(exps, total, hidden, target, weight, low, d_hidden, d_weight) -> None:
+    exps.scatter_add_(1, target.unsqueeze(1), -total)  # d nll / d logits, times total
+    scaled = hidden / total
     if low is None:
-        torch.mm(probs, weight, out=d_hidden)
+        torch.mm(exps, weight, out=d_hidden)
         if d_weight is not None:
-            d_weight.addmm_(probs.t(), hidden)
+            d_weight.addmm_(exps.t(), scaled)
     else:
-        probs = probs.to(low.dtype)
-        d_hidden.copy_(probs @ low)
+        exps = exps.to(low.dtype)
+        d_hidden.copy_(exps @ low)
         if d_weight is not None:
-            d_weight += probs.t() @ hidden.to(low.dtype)
+            d_weight += exps.t() @ scaled.to(low.dtype)
+    d_hidden /= total
 
 
 def _weighted_d_weight(ctx, hidden, weight, target, d_nll) -> Tensor:
     low = weight.to(ctx.precision) if ctx.precision is not None else None
     d_weight = torch.zeros_like(weight)
+    buffer = hidden.new_empty(min(ctx.rows, len(hidden)), len(weight))
     for start in range(0, len(hidden), ctx.rows):
         part = slice(start, start + ctx.rows)
-        d_logits = F.softmax(_logits(hidden[part], weight, low), dim=1)
+        d_logits = F.softmax(_logits(hidden[part], weight, low, buffer), dim=1)
         d_logits[torch.arange(len(d_logits), device=d_logits.device), target[part]] -= 1
         d_weight.addmm_((d_logits * d_nll[part].unsqueeze(1)).t(), hidden[part])
     return d_weight
@@ -175,8 +188,10 @@ def linear_cross_entropy(
     hidden: [N, H]. weight: [V, H]. target: [N] word ids. precision: the dtype of the two products with the vocabulary
     (torch.bfloat16 for speed; sums and the softmax stay in `hidden`'s dtype), None for `hidden`'s own.
     """
+    rows = math.ceil(len(hidden) / math.ceil(len(hidden) / rows))  # no short chunk at the end: it costs nearly as much
     if torch.is_grad_enabled():
         return _LinearCrossEntropy.apply(hidden, weight, target, rows, precision)
     low = weight.to(precision) if precision is not None else None
-    parts = [slice(start, start + rows) for start in range(0, len(hidden), rows)]
-    return torch.cat([_nll(_logits(hidden[part], weight, low), target[part]) for part in parts])
+    buffer = hidden.new_empty(min(rows, len(hidden)), len(weight))
+    parts = zip(hidden.split(rows), target.split(rows), strict=True)
+    return torch.cat([_exponentiate_(_logits(h, weight, low, buffer), t)[0] for h, t in parts])

@@ -3,14 +3,14 @@
 Sentences are [B, T] word ids, all of one length, from <s> to </s>; T-1 words are predicted.
 """
 
-from collections.abc import Iterator
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lagvae_lib.models.gaussian import DiagonalGaussian
 from lagvae_lib.models.ops import linear_cross_entropy, lstm, lstm_step
+
+TOKENS = 2048  # about as many are scored by one product with the vocabulary when there are no gradients
 
 
 def initialise(module: nn.Module) -> None:
@@ -74,20 +74,22 @@ class LSTMDecoder(nn.Module):
         return -nll.view(-1, len(x)).sum(0)
 
     def _log_prob_stepwise(self, x: Tensor, z: Tensor | None) -> Tensor:
-        """[B, k]: without gradients only the current state is kept, and samples of one sentence share its words."""
+        """[B, k]: without gradients only the latest states are kept, and samples of one sentence share its words."""
         rows = len(x) if z is None else z.shape[0] * z.shape[1]
         h, c, bias = self.start(z if z is None else z.flatten(0, 1), rows)
-        samples = rows // len(x)
+        samples, at_once = rows // len(x), max(1, TOKENS // rows)
         total = torch.zeros(rows, dtype=h.dtype, device=h.device)
-        for words, target in self._steps(x):
-            inputs = bias.view(len(x), samples, -1) + words.unsqueeze(1) if z is not None else words
-            h, c = lstm_step(inputs.reshape(rows, -1), self.lstm.weight_hh_l0, h, c)
-            target = target.repeat_interleave(samples)
-            total -= linear_cross_entropy(self.dropout(h), self.vocabulary.weight, target, precision=self.precision)
+        steps = zip(self._words(x[:, :-1].t()).split(at_once), x[:, 1:].t().split(at_once), strict=True)
+        for words, target in steps:
+            hidden = []
+            for word in words:
+                inputs = bias.view(len(x), samples, -1) + word.unsqueeze(1) if z is not None else word
+                h, c = lstm_step(inputs.reshape(rows, -1), self.lstm.weight_hh_l0, h, c)
+                hidden.append(self.dropout(h))
+            target = target.repeat_interleave(samples, dim=1).flatten()
+            nll = linear_cross_entropy(torch.cat(hidden), self.vocabulary.weight, target, precision=self.precision)
+            total -= nll.view(-1, rows).sum(0)
         return total.view(len(x), samples)
-
-    def _steps(self, x: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-        return zip(self._words(x[:, :-1].t()), x[:, 1:].t(), strict=True)
 
     def _words(self, words: Tensor) -> Tensor:
         """What the words and the biases add to the gates: ids [...] -> [..., 4H]."""

@@ -1,0 +1,161 @@
+"""What is measured: each case gives, for every variant of a piece of work, a function that does it once."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from benchmarks import shapes, textbook
+from benchmarks.shapes import Shape
+from lagvae_lib.inference import Batch, Optimisers
+from lagvae_lib.inference.aggressive import Aggressive
+from lagvae_lib.inference.amortised import Amortised
+from lagvae_lib.metrics.grid import grid_posterior, paper_grid
+from lagvae_lib.metrics.nll import importance_weighted
+
+TEXTBOOK = "textbook"
+JOINT, SEPARATE, JOINT_LOW, SEPARATE_LOW = "joint", "separate", "joint, bfloat16", "separate, bfloat16"
+Work = Callable[[], object]
+
+
+@dataclass(frozen=True)
+class Case:
+    """`build(shape, variant)` gives the work of one variant; the first variant is the one that others are compared to.
+
+    repeats: rounds, in each of which every variant runs once. per_call: units of work in one run; seconds are given for
+    one. aims: the ratios aimed at, by variant. memory: whether peak memory is measured, in a process for each variant.
+    """
+
+    name: str
+    build: Callable[[Shape, str], Work]
+    shape: Shape
+    variants: tuple[str, ...]
+    repeats: int = 7
+    per_call: int = 1
+    aims: tuple[tuple[str, float], ...] = ()
+    memory: bool = True
+
+
+def inner(shape: Shape, variant: str, steps: int = 1) -> Work:
+    """Steps of the encoder: Algorithm 1's inner loop. The textbook's clip costs the same over either half."""
+    return _training(shape, variant, lambda a, m, b, o: a.inner_loop(m, b, o.encoder), "encoder", steps)
+
+
+def outer(shape: Shape, variant: str, steps: int = 1) -> Work:
+    """A step of the decoder after the inner loop."""
+
+    def work(algorithm, model, batch, optimisers):
+        for _ in range(steps):
+            algorithm.generator_step(model, batch, optimisers.decoder)
+
+    return _training(shape, variant, work, "decoder", steps)
+
+
+def plain(shape: Shape, variant: str, steps: int = 1) -> Work:
+    """Joint steps of encoder and decoder: what training is made of after the aggressive stage."""
+
+    def work(_, model, batch, optimisers):
+        for _ in range(steps):
+            Amortised().step(model, batch, optimisers, {})
+
+    return _training(shape, variant, work, "both", steps)
+
+
+def _training(shape: Shape, variant: str, work: Callable, moved: str, steps: int) -> Work:
+    model, x = shapes.library(shape), shapes.sentences(shape)
+    if variant == TEXTBOOK:
+        model = shapes.textbook(model, shape, copy=False)
+    both = Optimisers(*(torch.optim.SGD(half.parameters(), lr=1.0) for half in (model.encoder, model.decoder)))
+    if variant == TEXTBOOK:
+        used = {"encoder": both[:1], "decoder": both[1:], "both": both}[moved]
+        return lambda: [textbook.training_step(model, x, used, model.parameters()) for _ in range(steps)]
+    clip, _, precision = variant.partition(", ")
+    model.decoder.precision = torch.bfloat16 if precision else None
+    algorithm = Aggressive(clip=clip, fixed_steps=steps)
+    return lambda: work(algorithm, model, Batch(x, lambda: x), both)
+
+
+def evaluation(shape: Shape, variant: str, samples: int = 50, chunk: int = 50) -> Work:
+    """The importance-weighted bound of one batch. `chunk` is the textbook's: its logits must fit into memory."""
+    model, x = shapes.library(shape).eval(), shapes.sentences(shape)
+    if variant == TEXTBOOK:
+        model = shapes.textbook(model, shape, copy=False).eval()
+        return lambda: textbook.importance_weighted(model, x, samples, chunk=chunk)
+    model.decoder.precision = torch.bfloat16 if variant == "bfloat16" else None
+    return lambda: importance_weighted(model, x, samples)
+
+
+def look(shape: Shape, variant: str, sentences: int = 500) -> Work:
+    """Both coordinates of `sentences` points of Figure 2: E[z|x] on the grid, and the mean of q(z|x).
+
+    At the initial parameters the posterior is the prior, the widest there is: the most work for the library.
+    """
+    model, x = shapes.library(shape).eval(), shapes.sentences(shape, sentences)
+    if variant == TEXTBOOK:
+        model = shapes.textbook(model, shape, copy=False).eval()
+        return lambda: (textbook.grid_posterior(model, x, paper_grid()[:, 0])[1], _textbook_mean(model, x))
+
+    def work():
+        with torch.no_grad():
+            q = model.encode(x)
+        return grid_posterior(model, x, q).mean(), q.mu[:, 0]
+
+    return work
+
+
+@torch.no_grad()
+def _textbook_mean(model: textbook.TextbookVAE, x: Tensor) -> Tensor:
+    return model.encoder(x)[0][:, 0]
+
+
+def _with(build: Callable, **fixed) -> Callable[[Shape, str], Work]:
+    return lambda shape, variant: build(shape, variant, **fixed)
+
+
+CLIPS = (TEXTBOOK, JOINT, SEPARATE)
+ALL = (TEXTBOOK, JOINT, SEPARATE, JOINT_LOW, SEPARATE_LOW)
+INNER_AIMS = ((SEPARATE, 1.4), (SEPARATE_LOW, 2.2))
+IW = (TEXTBOOK, "library")
+IW_LOW = (*IW, "bfloat16")
+
+
+def full() -> list[Case]:
+    """The cases of `make bench`."""
+    paper, scaled, toy = shapes.PAPER, shapes.SCALED, shapes.TOY
+    return [
+        Case("inner step", inner, paper, ALL, aims=INNER_AIMS),
+        Case("outer step", outer, paper, CLIPS),
+        Case(
+            "IW evaluation, 10 samples",
+            _with(evaluation, samples=10, chunk=5),
+            paper,
+            IW_LOW,
+            3,
+            1,
+            (("library", 1.5),),
+        ),
+        Case("inner step", _with(inner, steps=5), scaled, ALL, per_call=5, aims=INNER_AIMS),
+        Case("outer step", _with(outer, steps=5), scaled, CLIPS, per_call=5),
+        Case("IW evaluation, 50 samples", evaluation, scaled, IW_LOW, aims=(("library", 1.5),)),
+        Case("inner step", _with(inner, steps=50), toy, CLIPS, 15, 50),
+        Case("outer step", _with(outer, steps=50), toy, CLIPS, 15, 50),
+        Case("plain step", _with(plain, steps=50), toy, (TEXTBOOK, JOINT), 15, 50),
+        Case("IW evaluation, 500 samples", _with(evaluation, samples=500), toy, IW),
+        Case("look at 500 posteriors", look, toy, IW, 3, aims=(("library", 10.0),)),
+    ]
+
+
+def quick() -> list[Case]:
+    """The same kinds of case, so small that they say nothing about speed."""
+    text, toy = shapes.TINY, shapes.TINY_TOY
+    cases = [
+        Case("inner step", inner, text, ALL, 2),
+        Case("outer step", outer, text, CLIPS, 2),
+        Case("IW evaluation, 6 samples", _with(evaluation, samples=6, chunk=4), text, IW_LOW, 2),
+        Case("inner step", _with(inner, steps=2), toy, CLIPS, 2, 2),
+        Case("outer step", _with(outer, steps=2), toy, CLIPS, 2, 2),
+        Case("plain step", _with(plain, steps=2), toy, (TEXTBOOK, JOINT), 2, 2),
+        Case("look at 8 posteriors", _with(look, sentences=8), toy, IW, 2),
+    ]
+    return [replace(case, memory=case.name == "plain step") for case in cases]

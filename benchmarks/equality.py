@@ -1,0 +1,92 @@
+"""Both implementations must compute the same before their times mean anything."""
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+
+from benchmarks import shapes, textbook
+from benchmarks.shapes import Shape
+from lagvae_lib.inference.aggressive import without_gradient
+from lagvae_lib.metrics.grid import grid_posterior, paper_grid
+from lagvae_lib.metrics.nll import importance_weighted
+from lagvae_lib.models.vae import VAE
+
+TOLERANCE = 1e-5
+
+
+def relative(got: Iterable[Tensor], expected: Iterable[Tensor]) -> float:
+    """|got - expected| / |expected| of two lists of tensors taken as two long vectors."""
+    pairs = [(a.double().flatten(), b.double().flatten()) for a, b in zip(got, expected, strict=True)]
+    a, b = torch.cat([a for a, _ in pairs]), torch.cat([b for _, b in pairs])
+    return float((a - b).norm() / b.norm())
+
+
+def _gradients(model, x: Tensor, seed: int) -> Tensor:
+    """Losses [B] with the dropout masks and the noise of `seed`; gradients of their mean are left in the model."""
+    torch.manual_seed(seed)
+    model.zero_grad()
+    loss = model.loss(x, 0.7)
+    loss = loss if isinstance(loss, Tensor) else loss.loss
+    loss.mean().backward()
+    return loss.detach()
+
+
+def _of(module: nn.Module) -> list[Tensor]:
+    return [parameter.grad for parameter in module.parameters()]
+
+
+def training(shape: Shape, scale: float = 1.0, seed: int = 1) -> dict[str, float]:
+    """Relative differences of losses and gradients, dropout on: one seed gives both the same masks and noise.
+
+    "encoder, separate": with the decoder frozen. "encoder, bfloat16": of the lower precision, not a matter of equality.
+    scale: initial parameters times this.
+    """
+    model, x = shapes.library(shape, scale=scale), shapes.sentences(shape)
+    reference = shapes.textbook(model, shape)
+    expected, loss = _gradients(reference, x, seed), _gradients(model, x, seed)
+    differences = {"loss": relative([loss], [expected])}
+    for half in ("encoder", "decoder"):
+        differences[half] = relative(_of(getattr(model, half)), _of(getattr(reference, half)))
+    with without_gradient(model.decoder.parameters()):
+        _gradients(model, x, seed)
+        differences["encoder, separate"] = relative(_of(model.encoder), _of(reference.encoder))
+        model.decoder.precision = torch.bfloat16
+        _gradients(model, x, seed)
+        differences["encoder, bfloat16"] = relative(_of(model.encoder), _of(reference.encoder))
+    return differences
+
+
+def evaluation(shape: Shape, samples: int = 4, scale: float = 1.0) -> dict[str, float]:
+    """Relative difference of the importance-weighted bounds from the same noise."""
+    model, x = shapes.library(shape, scale=scale).eval(), shapes.sentences(shape)
+    reference = shapes.textbook(model, shape).eval()
+    expected = textbook.importance_weighted(reference, x, samples, torch.Generator().manual_seed(2), chunk=2)
+    bound = importance_weighted(model, x, samples, torch.Generator().manual_seed(2), chunk=3)
+    model.decoder.precision = torch.bfloat16
+    low = importance_weighted(model, x, samples, torch.Generator().manual_seed(2), chunk=3)
+    return {"bound": relative([bound], [expected]), "bound, bfloat16": relative([low], [expected])}
+
+
+def grid(model: VAE, shape: Shape, sentences: int = 16) -> dict[str, float]:
+    """The largest total variation between the posteriors of a sentence, and the largest difference of means.
+
+    The library's are interpolated where they are negligible; the textbook's are sums of logarithms in single precision,
+    which alone leaves a relative error of some 1e-5 in each weight.
+    """
+    model, x = model.eval(), shapes.sentences(shape, sentences)
+    log_weights, mean = textbook.grid_posterior(shapes.textbook(model, shape).eval(), x, paper_grid()[:, 0])
+    posterior = grid_posterior(model, x)
+    variation = 0.5 * (posterior.log_weights.exp() - log_weights.double().exp()).abs().sum(1)
+    return {"variation": float(variation.max()), "mean": float((posterior.mean() - mean).abs().max())}
+
+
+EXACT = ("loss", "encoder", "decoder", "encoder, separate", "bound", "variation", "mean")
+
+
+def check(differences: dict[str, float]) -> dict[str, float]:
+    """Raise AssertionError where two values that should be equal differ by more than `TOLERANCE`."""
+    wrong = {name: value for name, value in differences.items() if name in EXACT and not value <= TOLERANCE}
+    if wrong:
+        raise AssertionError(f"the implementations differ by more than {TOLERANCE}: {wrong}")
+    return differences
