@@ -36,6 +36,7 @@ from lagvae_lib.profiles import Config, default_profile, family, resolve
 from lagvae_lib.training import FINAL, Trainer, noise
 
 CHECKPOINT_SECONDS = 60.0
+LARGE = 512  # hidden units from which a second thread pays
 DEVICES = ("auto", "cpu", "cuda")
 
 
@@ -130,7 +131,7 @@ def run(
     folder = folder_of(config)
     if (folder / "metrics.json").exists():
         return load(folder)
-    with _held(folder):
+    with _held(folder), _threads_for(config):
         atomic.write_json(folder / "config.json", _as_json(config))
         trainer = _trainer(config, data, device)
         checkpoint = folder / "checkpoint.pt"
@@ -304,6 +305,17 @@ def _as_json(config: Config) -> dict:
 def _read_config(folder: Path) -> dict | None:
     path = folder / "config.json"
     return json.loads(path.read_text()) if path.exists() else None
+
+
+@contextmanager
+def _threads_for(config: Config) -> Iterator[None]:
+    """One thread for small models: a second makes them slower, and the numbers would depend on the machine's cores."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1 if config.model.hidden < LARGE else before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 @contextmanager

@@ -75,6 +75,19 @@ def test_a_knob_that_came_later_makes_no_other_run_at_its_default():
     assert runs.folder_of(config) != folder
 
 
+def test_numbers_do_not_depend_on_the_number_of_threads(monkeypatch, tmp_path):
+    data, records = tiny_data(), []
+    before = torch.get_num_threads()
+    for threads in (1, 2):
+        monkeypatch.setenv("LAGVAE_RESULTS", str(tmp_path / str(threads)))
+        torch.set_num_threads(threads)
+        records.append(runs.run(tiny_config("aggressive"), data))
+        assert torch.get_num_threads() == threads
+        assert records[-1].metrics["provenance"]["threads"] == 1
+    torch.set_num_threads(before)
+    assert numbers(records[0]) == numbers(records[1])
+
+
 def test_seeds_differ_and_repeat():
     data = tiny_data()
     first, second = (runs.run(tiny_config("vae", seed), data) for seed in (0, 1))
