@@ -84,6 +84,7 @@ TITLES = {
     "evaluation.mi_draws": "draws of z an example in MI",
     "anneal_epochs": "epochs of annealing, where the method anneals",
     "window": "window of the inner loop's test of convergence",
+    "stop_patience": "epochs of falling mutual information that end the aggressive stage",
 }
 OWN = ("evaluation.observe_every", "evaluation.observe_dense", "evaluation.probe")  # the paper names none of these
 

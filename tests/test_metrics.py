@@ -8,6 +8,7 @@ import torch
 
 from lagvae_lib.metrics import mutual_information as mutual
 from lagvae_lib.metrics.active_units import RunningVariance, active_units, threshold_curve, variance_of_means
+from lagvae_lib.metrics.evaluate import spread_examples
 from lagvae_lib.metrics.nll import elbo_terms, importance_weighted, importance_weighted_curve, log_weights
 from lagvae_lib.models.gaussian import DiagonalGaussian, standard_log_prob
 from lagvae_lib.models.linear_gaussian import LinearEncoder, LinearGaussian, LinearVAE
@@ -221,3 +222,17 @@ def test_elbo_terms_are_reconstruction_and_kl():
     torch.testing.assert_close(kl, q.kl())
     expected = vae.decoder.log_prob(x, q.rsample(3, generator=generator(1))).mean(1)
     torch.testing.assert_close(reconstruction, expected)
+
+
+def test_spread_examples_takes_short_and_long_in_proportion():
+    sizes = [3, 32, 32, 20, 32, 32, 5, 32, 1, 32, 32, 11, 32, 32, 2, 1, 1]
+    batches = [torch.full((size, 1), length) for length, size in enumerate(sizes)]
+    total = sum(sizes)
+    for examples in (50, 100, 200, total, total + 5):
+        kept = torch.cat([x[:, 0] for x in spread_examples(batches, examples)])
+        assert len(kept) == min(examples, total)
+        seen = 0
+        for length, size in enumerate(sizes):
+            seen += size
+            share = seen / total * len(kept)
+            assert abs(int((kept <= length).sum()) - share) <= max(sizes), "off by a batch at most"

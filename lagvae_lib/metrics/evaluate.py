@@ -19,15 +19,18 @@ IW_SAMPLES = (1, 10, 100, 500)
 
 
 def spread_examples(batches: Iterable[Tensor], examples: int) -> list[Tensor]:
-    """About `examples` examples from all over a split: every n-th of its batches, whole, the last one cut."""
+    """`examples` examples from all over a split, in whole batches but for the last one, which is cut.
+
+    A batch is kept when fewer than its share were kept up to its end, so that short and long documents (batches come
+    in order of length) are there in the proportion of the split.
+    """
     whole = list(batches)
-    total = sum(len(x) for x in whole)
-    stride = max(1, total // examples)
-    kept, left = [], min(examples, total)
-    for x in whole[::stride]:
-        if left > 0:
-            kept.append(x[:left])
-            left -= len(kept[-1])
+    total, seen, count, kept = sum(len(x) for x in whole), 0, 0, []
+    for x in whole:
+        seen += len(x)
+        if count * total < min(examples, total) * seen:
+            kept.append(x[: examples - count])
+            count += len(kept[-1])
     return kept
 
 
