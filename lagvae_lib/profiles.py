@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, replace
 
 import torch
 
+from lagvae_lib.data import is_images
 from lagvae_lib.inference.aggressive import Aggressive
 from lagvae_lib.methods import Method, find
 from lagvae_lib.names import choose
@@ -38,6 +39,29 @@ class ModelSettings:
     hidden: int = 1024
     dropout: float = 0.5
 
+    @property
+    def small(self) -> bool:
+        """Whether a second thread would cost more than it brings."""
+        return self.hidden < 512
+
+
+@dataclass(frozen=True)
+class ImageModelSettings:
+    """Sizes of the ResNet encoder (channels of its blocks, then of its last map) and of the PixelCNN decoder: kernel
+    size of each layer from the image on, channels, and the maps that z becomes beside the image."""
+
+    nz: int = 32
+    encoder: int = 64
+    last: int = 512
+    kernels: tuple[int, ...] = (7, 7, 7, 7, 7, 5, 5, 5, 5, 3, 3, 3, 3)
+    channels: int = 64
+    latent_maps: int = 4
+
+    @property
+    def small(self) -> bool:
+        """Whether a second thread would cost more than it brings."""
+        return self.channels < 64
+
 
 @dataclass(frozen=True)
 class Evaluation:
@@ -61,11 +85,12 @@ class Profile:
     """All that depends on the size of the job and not on the method."""
 
     data: DataSettings
-    model: ModelSettings
+    model: ModelSettings | ImageModelSettings
     schedule: Schedule
     evaluation: Evaluation
     anneal_epochs: float = 10
     window: int = 15
+    stop_reference: str = "previous"
     stop_patience: int = 1
 
 
@@ -81,6 +106,16 @@ TEXT = Profile(
     Schedule(max_epochs=100, decay_from=15),
     Evaluation(observe_every=500),
 )
+IMAGES = Profile(
+    DataSettings(batch_size=50),
+    ImageModelSettings(),
+    Schedule(optimiser="adam", lr=1e-3, max_epochs=1000, patience=20),
+    Evaluation(observe_every=500),
+    window=10,
+    stop_reference="best",
+    stop_patience=5,
+)
+SMALL_IMAGES = ImageModelSettings(encoder=8, last=32, kernels=(5, 3, 3, 3), channels=8)
 
 TABLE = {
     "toy": {
@@ -128,7 +163,18 @@ TABLE = {
             evaluation=Evaluation(iw_examples=400, observe_every=50, mi_draws=10),  # all 10,000 test documents, 500, 1
             anneal_epochs=2,  # 10: as many updates as 14% of one of the paper's epochs
             window=10,  # 15 released; 10 is almost surely what the published text results used
-            stop_patience=2,  # 1: one bad epoch of a noisy MI does not end the stage
+            stop_patience=2,  # 1; one bad epoch of a noisy MI does not end the stage
+        ),
+    },
+    "images": {
+        "paper": IMAGES,
+        "smoke": replace(
+            IMAGES,
+            data=replace(IMAGES.data, batch_size=20, train=200, valid=60, test=60),
+            model=SMALL_IMAGES,
+            schedule=replace(IMAGES.schedule, max_epochs=2),
+            evaluation=Evaluation(iw_samples=20, iw_examples=20, observe_every=4, probe=60),
+            anneal_epochs=1,
         ),
     },
 }
@@ -143,7 +189,7 @@ class Config:
     profile: str
     seed: int
     data: DataSettings
-    model: ModelSettings
+    model: ModelSettings | ImageModelSettings
     schedule: Schedule
     evaluation: Evaluation
 
@@ -154,7 +200,7 @@ class Config:
 
 def family(dataset: str) -> str:
     """Which column of the paper's settings a data set belongs to."""
-    return "toy" if dataset == "synthetic" else "text"
+    return "toy" if dataset == "synthetic" else "images" if is_images(dataset) else "text"
 
 
 def default_profile(dataset: str) -> str:
@@ -175,11 +221,14 @@ def resolve(dataset: str, method: str, profile: str, seed: int) -> Config:
     return Config(dataset, found, profile, seed, values.data, values.model, values.schedule, values.evaluation)
 
 
+KNOBS = ("window", "stop_reference", "stop_patience")
+
+
 def _fit_method(method: Method, profile: Profile, explicit: str) -> Method:
-    """The profile's length of annealing, window and patience, unless the method's name sets the latter two itself."""
+    """The profile's length of annealing, window and rule of stopping, unless the method's name sets the knob itself."""
     if method.objective.anneal_epochs:
         method = replace(method, objective=replace(method.objective, anneal_epochs=profile.anneal_epochs))
     if isinstance(method.inference, Aggressive):
-        knobs = {knob: getattr(profile, knob) for knob in ("window", "stop_patience") if f"{knob}=" not in explicit}
+        knobs = {knob: getattr(profile, knob) for knob in KNOBS if f"{knob}=" not in explicit}
         method = replace(method, inference=replace(method.inference, **knobs))
     return method

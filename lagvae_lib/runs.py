@@ -36,7 +36,6 @@ from lagvae_lib.profiles import Config, default_profile, family, resolve
 from lagvae_lib.training import FINAL, Trainer, noise
 
 CHECKPOINT_SECONDS = 60.0
-LARGE = 512  # hidden units from which a second thread pays
 DEVICES = ("auto", "cpu", "cuda")
 
 
@@ -106,7 +105,7 @@ def _same(saved: dict, config: object) -> bool:
         elif is_dataclass(value):
             if not _same(saved[field.name], value):
                 return False
-        elif saved[field.name] != value:
+        elif saved[field.name] != (list(value) if isinstance(value, tuple) else value):
             return False
     return set(saved) <= {field.name for field in fields(config)}
 
@@ -169,7 +168,9 @@ def trained_model(config: Config, data: Data, device: str = "cpu") -> torch.nn.M
     """The selected model of a finished run, for sampling. Raises FileNotFoundError if its weights are not at hand."""
     model = build_model(config, data)
     weights = load_file(folder_of(config) / "weights.safetensors")
-    model.load_state_dict({name: value.float() for name, value in weights.items()})
+    model.load_state_dict(
+        {name: value.float() if value.is_floating_point() else value for name, value in weights.items()}
+    )
     return model.to(device).eval()
 
 
@@ -237,7 +238,10 @@ def _finish(folder: Path, config: Config, data: Data, trainer: Trainer, device: 
     seconds["test"], cpu["test"] = time.perf_counter() - start[0], time.process_time() - start[1]
     atomic.write_text(folder / "history.csv", pd.DataFrame(trainer.state["history"]).round(6).to_csv(index=False))
     _write_observations(folder, trainer.state["observations"])
-    half = {name: value.half().contiguous() for name, value in trainer.model.state_dict().items()}
+    half = {
+        name: (value.half() if value.is_floating_point() else value).contiguous()
+        for name, value in trainer.model.state_dict().items()
+    }
     with atomic.replace_with(folder / "weights.safetensors") as temporary:
         save_file(half, temporary)
     identity = {"dataset": config.dataset, "method": config.method.name, "profile": config.profile, "seed": config.seed}
@@ -311,7 +315,7 @@ def _read_config(folder: Path) -> dict | None:
 def _threads_for(config: Config) -> Iterator[None]:
     """One thread for small models: a second makes them slower, and the numbers would depend on the machine's cores."""
     before = torch.get_num_threads()
-    torch.set_num_threads(1 if config.model.hidden < LARGE else before)
+    torch.set_num_threads(1 if config.model.small else before)
     try:
         yield
     finally:

@@ -10,6 +10,10 @@ from lagvae_lib.data import Data
 from lagvae_lib.notebook import Settings
 from lagvae_lib.profiles import TABLE, family
 
+STAND_IN = {
+    "text": "artificial sentences, because the real text could not be had here",
+    "images": "letters of a font, warped at random, because the real drawings could not be had here",
+}
 SAYS = {
     "smoke": "Everything runs, nothing is learned: no number below says anything about a method.",
     "quick": (
@@ -39,14 +43,7 @@ def banner(settings: Settings, data: Data) -> Html:
     The departures are computed from the profiles' table, where `paper` holds the paper's values.
     """
     asked = "" if data.name == settings.dataset else f" (asked for: <code>{escape(settings.dataset)}</code>)"
-    kind = (
-        "<b>A stand-in: artificial sentences, because the real text could not be had here.</b> "
-        if data.stand_in
-        else ""
-    )
-    splits = (("train", data.train), ("validation", data.valid), ("test", data.test))
-    sizes = ", ".join(f"{name} {split.examples:,} documents" for name, split in splits)
-    words = f"{data.test.predicted_tokens / data.test.examples:.1f} words to predict in each of test"
+    kind = f"<b>A stand-in: {STAND_IN[family(data.name)]}.</b> " if data.stand_in else ""
     changed = departures(data.name, settings.profile)
     if data.stand_in:  # its sentences and its vocabulary are what they are, and not cut
         changed = changed[~changed["setting"].isin([TITLES["data.max_len"], TITLES["data.vocab_size"]])]
@@ -57,30 +54,44 @@ def banner(settings: Settings, data: Data) -> Html:
         else "<p>No setting departs from the paper's.</p>"
     )
     return Html(
-        f"<p><b>Data:</b> {kind}<code>{escape(data.name)}</code>{asked}. {sizes}; {words}; "
-        f"vocabulary {len(data.vocab):,}. "
+        f"<p><b>Data:</b> {kind}<code>{escape(data.name)}</code>{asked}. {_sizes(data)}. "
         f"Source: {escape(data.source)}. {escape('; '.join(data.notes))}.</p>"
         f"<p><b>Profile <code>{settings.profile}</code>:</b> {SAYS[settings.profile]}</p>{table}"
     )
 
 
+def _sizes(data: Data) -> str:
+    splits = (("train", data.train), ("validation", data.valid), ("test", data.test))
+    items = "images" if data.vocab is None else "documents"
+    sizes = ", ".join(f"{name} {split.examples:,} {items}" for name, split in splits)
+    if data.vocab is None:
+        return f"{sizes}; {' × '.join(map(str, data.test.shape))} pixels, black or white"
+    words = f"{data.test.predicted_tokens / data.test.examples:.1f} words to predict in each of test"
+    return f"{sizes}; {words}; vocabulary {len(data.vocab):,}"
+
+
 TITLES = {
     "data.max_len": "words of a document, at most",
     "data.vocab_size": "vocabulary, at most",
-    "data.train": "training documents, at most",
-    "data.valid": "validation documents, at most",
-    "data.test": "test documents, at most",
+    "data.train": "training examples, at most",
+    "data.valid": "validation examples, at most",
+    "data.test": "test examples, at most",
     "data.batch_size": "batch",
     "model.nz": "dimensions of z",
     "model.embedding": "word embedding",
     "model.hidden": "LSTM",
     "model.dropout": "dropout",
+    "model.encoder": "channels of the encoder's blocks",
+    "model.last": "channels of the encoder's last map",
+    "model.kernels": "kernels of the decoder, from the image on",
+    "model.channels": "channels of the decoder",
+    "model.latent_maps": "maps that z becomes",
     "schedule.lr": "learning rate",
     "schedule.max_epochs": "epochs, at most",
     "schedule.patience": "bad epochs before the rate is halved",
     "schedule.decay_from": "epoch from which the rate may be halved",
     "evaluation.iw_samples": "samples of the NLL bound",
-    "evaluation.iw_examples": "test documents of the NLL bound",
+    "evaluation.iw_examples": "test examples of the NLL bound",
     "evaluation.mi_draws": "draws of z an example in MI",
     "anneal_epochs": "epochs of annealing, where the method anneals",
     "window": "window of the inner loop's test of convergence",
@@ -108,6 +119,8 @@ def _flat(values: dict, prefix: str = "") -> dict:
 
 
 def _value(value) -> str:
+    if isinstance(value, tuple):
+        return " ".join(map(str, value))
     return "no limit" if value is None else f"{value:,}" if isinstance(value, int) else str(value)
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 import pandas as pd
 
 from lagvae_lib import paths, published
+from lagvae_lib.data import is_images
 from lagvae_lib.methods import METHODS, find
 from lagvae_lib.runs import Run, load
 
@@ -75,9 +76,16 @@ def beside_paper(runs: Iterable[Run]) -> pd.DataFrame:
         ]
         if metric in NAMES:
             shown[title, "paper"] = [paper[method].get(metric, "") for method in table.index]
-    frame = pd.DataFrame(shown, index=[find(method).label for method in table.index])
+    frame = pd.DataFrame(shown, index=[label(method, runs[0].metrics["dataset"]) for method in table.index])
     frame.columns = pd.MultiIndex.from_tuples(frame.columns)
     return frame
+
+
+def label(method: str, dataset: str) -> str:
+    """A method's name in tables and legends; the decoder without z is called after its network."""
+    if method == "autoregressive" and is_images(dataset):
+        return "PixelCNN"
+    return find(method).label
 
 
 def _printed(dataset: str, method: str) -> dict[str, str]:
@@ -99,5 +107,5 @@ def paper_rows(dataset: str, methods: Iterable[str]) -> pd.DataFrame:
     """The paper's own rows, as printed, for those of `methods` that it has on `dataset` or its full version."""
     name = published.counterpart(dataset)
     known = [method for method in methods if name and method in published.methods(name)]
-    rows = {find(method).label: _printed(name, method) for method in known}
+    rows = {label(method, dataset): _printed(name, method) for method in known}
     return pd.DataFrame(rows, index=list(NAMES)).T.rename(columns=NAMES)

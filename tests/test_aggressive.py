@@ -161,3 +161,38 @@ def test_bad_knobs_are_named():
         Aggressive(window=0)
     with pytest.raises(ValueError, match="fixed_steps"):
         Aggressive(fixed_steps=0)
+
+
+class Normalised(Stranger):
+    """The stranger with BatchNorm in both halves."""
+
+    def __init__(self):
+        super().__init__()
+        self.enc = nn.Sequential(nn.Linear(6, 8), nn.BatchNorm1d(8), nn.ELU(), nn.Linear(8, 4))
+        self.dec = nn.Sequential(nn.Linear(2, 8), nn.BatchNorm1d(8), nn.ELU(), nn.Linear(8, 6))
+
+
+STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
+
+
+@pytest.mark.parametrize("clip", ["joint", "separate"])
+@pytest.mark.parametrize("batch_norm", ["move", "hold"])
+def test_what_moves_while_the_parameters_of_a_half_stand_still(clip, batch_norm):
+    """As released the running statistics are the one thing of the frozen half that moves; held, nothing is."""
+    torch.manual_seed(0)
+    model, data = Normalised(), torch.randn(64, 6)
+    optimisers = Optimisers(torch.optim.Adam(model.enc.parameters()), torch.optim.Adam(model.dec.parameters()))
+    batch = Batch(data[:8], lambda: data[torch.randint(64, (8,))])
+    algorithm = Aggressive(clip=clip, batch_norm=batch_norm, fixed_steps=3)
+    steps = (
+        ("dec", "enc", lambda: algorithm.inner_loop(model, batch, optimisers.encoder)),
+        ("enc", "dec", lambda: algorithm.generator_step(model, batch, optimisers.decoder)),
+    )
+    for still, moving, step in steps:
+        before = {name: value.clone() for name, value in model.state_dict().items()}
+        step()
+        moved = {name for name, value in model.state_dict().items() if not torch.equal(value, before[name])}
+        expected = {f"{still}.1.{name}" for name in STATISTICS} if batch_norm == "move" else set()
+        assert {name for name in moved if name.startswith(still)} == expected
+        assert {f"{moving}.1.{name}" for name in STATISTICS} < {name for name in moved if name.startswith(moving)}
+    assert all(layer.track_running_stats for layer in model.modules() if isinstance(layer, nn.BatchNorm1d))

@@ -67,6 +67,18 @@ def test_the_paper_profile_is_the_papers():
     assert (toy.evaluation.iw_samples, toy.evaluation.observe_every, toy.evaluation.probe) == (500, 200, 500)
 
 
+def test_the_paper_profile_of_images_is_the_papers():
+    images = profiles.resolve("omniglot", "aggressive-anneal", "paper", 0)
+    model, schedule = images.model, images.schedule
+    assert (model.nz, model.encoder, model.last, model.channels, model.latent_maps) == (32, 64, 512, 64, 4)
+    assert model.kernels == (7,) * 5 + (5,) * 4 + (3,) * 4
+    assert (images.data.batch_size, images.data.train) == (50, None)
+    assert (schedule.optimiser, schedule.lr, schedule.max_epochs, schedule.patience) == ("adam", 1e-3, 1000, 20)
+    assert (schedule.decay_from, schedule.decay, schedule.max_decays) == (0, 0.5, 5)
+    expected = Aggressive(window=10, max_steps=99, clip="joint", stop_reference="best", stop_patience=5)
+    assert images.method.inference == expected and expected.batch_norm == "move"
+
+
 def test_a_profile_sets_the_window_unless_the_name_does():
     assert profiles.resolve("yelp-small", "aggressive", "scaled", 0).method.inference.window == 10
     assert profiles.resolve("yelp-small", "aggressive+window=12", "scaled", 0).method.inference.window == 12

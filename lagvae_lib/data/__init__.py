@@ -10,24 +10,32 @@ from torch import Tensor
 
 from lagvae_lib.data.corpora import TEXT_SETS, Corpus, text_corpus, user_corpus
 from lagvae_lib.data.grammar import grammar_corpus
+from lagvae_lib.data.images import image_batches, image_set
 from lagvae_lib.data.sources import DataError, MissingData
 from lagvae_lib.data.synthetic import FRESH_LINES, fresh_lines, synthetic_corpus
 from lagvae_lib.data.text import TextBatches, Vocab
 from lagvae_lib.names import choose
 
-__all__ = ["NAMES", "Batches", "Data", "DataError", "MissingData", "is_file", "load", "resolve_name"]
+__all__ = ["NAMES", "Batches", "Data", "DataError", "MissingData", "is_file", "is_images", "load", "resolve_name"]
 
-NAMES = ("synthetic", *TEXT_SETS, "grammar")
-SMALL = {"yelp": "yelp-small", "yahoo": "yahoo-small"}  # what these names mean outside profile `paper`
+IMAGE_SETS = ("omniglot", "omniglot-28", "glyphs")
+NAMES = ("synthetic", *TEXT_SETS, "grammar", *IMAGE_SETS)
+ARRAYS = (".npy", ".npz", ".pt")  # suffixes of files that hold images
+SMALL = {
+    "yelp": "yelp-small",
+    "yahoo": "yahoo-small",
+    "omniglot": "omniglot-28",
+}  # what these names mean outside profile `paper`
 
 
 class Batches(Protocol):
-    """A split as fixed batches; `generator`s are CPU generators, so that one seed serves every device."""
+    """A split as batches. `order` gives an epoch's, as handles (plain values) for `get`. Generators are CPU generators,
+    so that one seed serves every device."""
 
     def __len__(self) -> int: ...
     def __iter__(self): ...
-    def order(self, generator: torch.Generator) -> list[int]: ...
-    def get(self, i: int, generator: torch.Generator) -> Tensor: ...
+    def order(self, generator: torch.Generator) -> list: ...
+    def get(self, handle, generator: torch.Generator) -> Tensor: ...
     def draw(self, generator: torch.Generator) -> Tensor: ...
     def to(self, device: str) -> "Batches": ...
 
@@ -36,7 +44,8 @@ class Batches(Protocol):
 class Data:
     """A data set as a run uses it. `fresh`: further examples that nothing is fitted to or selected on (the toy).
 
-    units: a batch's size as the inner loop counts it, predicted words for text.
+    units: a batch's size as the inner loop counts it, predicted words for text, images for images.
+    vocab: of text; None for images.
     """
 
     name: str
@@ -47,7 +56,7 @@ class Data:
     stand_in: bool
     source: str
     notes: tuple[str, ...]
-    vocab: Vocab
+    vocab: Vocab | None
     units: Callable[[Tensor], int]
     fresh: Batches | None = None
 
@@ -62,32 +71,55 @@ def is_file(dataset: str) -> bool:
     return dataset not in NAMES and ("/" in dataset or "\\" in dataset or bool(Path(dataset).suffix))
 
 
+def is_images(dataset: str) -> bool:
+    """Whether a data set is of images: one of `IMAGE_SETS`, or a path to a folder or an array file."""
+    return dataset in IMAGE_SETS or (is_file(dataset) and (Path(dataset).suffix in ARRAYS or Path(dataset).is_dir()))
+
+
 def resolve_name(dataset: str, profile: str) -> str:
-    """The data set that a name means at a profile: `yelp` and `yahoo` are their small versions unless it is `paper`.
+    """The data set that a name means at a profile: unless it is `paper`, some names are those of `SMALL`.
 
     Raises `UnknownName` for anything that is neither a data set nor a path.
     """
     if is_file(dataset):
         return dataset
-    choose(dataset, NAMES, "data set (or path to a text file)")
+    choose(dataset, NAMES, "data set (or path to a text file, a folder of PNGs or an array file)")
     return dataset if profile == "paper" else SMALL.get(dataset, dataset)
 
 
 def load(dataset: str, settings, *, profile: str) -> Data:
     """The data set that `dataset` means at `profile`, shrunk to `settings` (a `DataSettings`).
 
-    Where it can't be had, `smoke` and `quick` take the grammar stand-in (`Data.stand_in` says so); the other profiles
-    raise `MissingData`, which names the ways to get it. Raises `UnknownName` and `DataError` too.
+    Where it can't be had, `smoke` and `quick` take a stand-in, `grammar` or `glyphs` (`Data.stand_in` says so);
+    the other profiles raise `MissingData`, which names the ways to get it. Raises `UnknownName` and `DataError` too.
     """
     name = resolve_name(dataset, profile)
     if name == "synthetic":
         return _synthetic(settings)
+    of_kind, stand_in = (_images, "glyphs") if is_images(name) else (_text, "grammar")
     try:
-        return _text(name, settings)
+        return of_kind(name, settings)
     except MissingData:
         if profile not in ("smoke", "quick") or is_file(name):
             raise
-        return _text("grammar", settings)
+        return of_kind(stand_in, settings)
+
+
+def _images(name: str, settings) -> Data:
+    found = image_set(name, (settings.train, settings.valid, settings.test))
+    train, valid, test = (image_batches(found, split, settings.batch_size) for split in ("train", "valid", "test"))
+    return Data(
+        name=found.name,
+        train=train,
+        valid=valid,
+        test=test,
+        sha256=found.sha256,
+        stand_in=found.stand_in,
+        source=found.source,
+        notes=found.notes,
+        vocab=None,
+        units=len,
+    )
 
 
 def _text(name: str, settings) -> Data:

@@ -64,6 +64,8 @@ _YELP_SMALL = (
 _YAHOO_SMALL = (
     "https://raw.githubusercontent.com/harvardnlp/DeepLatentNLP/b89ff98088b2790f08b56515b6bbf5ce25451f63/data/yahoo"
 )
+_BURDA = "https://raw.githubusercontent.com/yburda/iwae/master/datasets/OMNIGLOT"
+_DRAWINGS = "https://raw.githubusercontent.com/brendenlake/omniglot/master/python"
 _DRIVE = "https://drive.google.com/file/d/{}/view"
 
 
@@ -153,6 +155,33 @@ SOURCES: dict[str, Source] = {
             origin="github harvardnlp/DeepLatentNLP @b89ff98088b2790f08b56515b6bbf5ce25451f63 data/yahoo",
             by_hand=f"download {_YAHOO_SMALL}/val.txt and test.txt beside it in a browser, unchanged",
             licence=f"{_NO_LICENCE}; the questions and answers are under Yahoo's terms",
+        ),
+        Source(
+            name="omniglot",
+            files=(SourceFile("mat", "chardata.mat", url=f"{_BURDA}/chardata.mat"),),
+            origin="github yburda/iwae, datasets/OMNIGLOT/chardata.mat",
+            by_hand=f"download {_BURDA}/chardata.mat in a browser; or the authors' omniglot.pt, "
+            f"{_DRIVE.format('1PbFAm2wtXfdnV7ZixImkBubC0A6-XwHU')}, into data/omniglot-authors",
+            licence="OMNIGLOT is under the MIT licence",
+        ),
+        Source(
+            name="omniglot-authors",
+            files=(SourceFile("pt", "omniglot.pt", mirror="omniglot/omniglot.pt"),),
+            origin="the authors' archive, Google Drive id 1PbFAm2wtXfdnV7ZixImkBubC0A6-XwHU",
+            by_hand=f"download {_DRIVE.format('1PbFAm2wtXfdnV7ZixImkBubC0A6-XwHU')} in a browser",
+            licence="OMNIGLOT is under the MIT licence",
+        ),
+        Source(
+            name="omniglot-28",
+            files=tuple(  # archives are packed in more than one way: what counts is the drawings' bytes
+                SourceFile(
+                    key, f"images_{key}.zip", url=f"{_DRAWINGS}/images_{key}.zip", mirror=f"omniglot/images_{key}.zip"
+                )
+                for key, name in (("background", "images_background.zip"), ("evaluation", "images_evaluation.zip"))
+            ),
+            origin="github brendenlake/omniglot, python/images_background.zip and images_evaluation.zip",
+            by_hand=f"download {_DRAWINGS}/images_background.zip and images_evaluation.zip in a browser",
+            licence="OMNIGLOT is under the MIT licence",
         ),
     )
 }

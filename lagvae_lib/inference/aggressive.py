@@ -11,7 +11,7 @@ Usable from any training loop with any model that has `loss`, `encoder_parameter
 """
 
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -23,7 +23,9 @@ from lagvae_lib.models.vae import Trainable
 from lagvae_lib.names import choose
 
 CLIPS = ("joint", "separate")
+BATCH_NORMS = ("move", "hold")
 REFERENCES = ("previous", "best")
+BatchNorm = torch.nn.modules.batchnorm._BatchNorm  # what BatchNorm1d, 2d and 3d have in common
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,9 @@ class Aggressive:
     stop_reference, stop_patience: the aggressive stage ends with the epoch that brings the number of epochs whose
         validation MI lay below the previous one's ("previous"; text, patience 1) or below the best one's ("best";
         images, patience 5) to the patience.
+    batch_norm: what the running statistics of BatchNorm do while their half of the model stands still. "move": every
+        pass in training mode moves them, the decoder's in the inner loop and the encoder's in the generator step, as
+        released. "hold": they stand still as the parameters do. Training itself normalises by the batch in both cases.
     """
 
     window: int = 15
@@ -48,10 +53,12 @@ class Aggressive:
     max_norm: float = MAX_NORM
     stop_reference: str = "previous"
     stop_patience: int = 1
+    batch_norm: str = "move"
 
     def __post_init__(self):
         choose(self.clip, CLIPS, "clip")
         choose(self.stop_reference, REFERENCES, "stop_reference")
+        choose(self.batch_norm, BATCH_NORMS, "batch_norm")
         for name in ("window", "max_steps", "stop_patience"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
@@ -78,7 +85,7 @@ class Aggressive:
         frozen = decoder if self.clip == "separate" else []
         window, previous = _Window(), float("inf")
         x, clipped = batch.x, 0
-        with without_gradient(frozen):
+        with without_gradient(frozen), self._statistics(model, decoder):
             for step in range(1, (self.fixed_steps or self.max_steps) + 1):
                 loss = model.loss(x, batch.kl_weight).loss
                 zero_grad([*encoder, *decoder])
@@ -100,12 +107,16 @@ class Aggressive:
         encoder, decoder = list(model.encoder_parameters()), list(model.decoder_parameters())
         frozen = encoder if self.clip == "separate" else []
         zero_grad([*encoder, *decoder])
-        with without_gradient(frozen):
+        with without_gradient(frozen), self._statistics(model, encoder):
             loss = model.loss(batch.x, batch.kl_weight)
             loss.loss.mean().backward()
         clipped = clip([*encoder, *decoder], self.max_norm)
         optimiser.step()
         return Step(means(loss), clipped=float(clipped))
+
+    def _statistics(self, model: Trainable, still: list[torch.nn.Parameter]) -> AbstractContextManager:
+        """What `batch_norm` asks for while the parameters `still` stand still."""
+        return without_statistics(model, still) if self.batch_norm == "hold" else nullcontext()
 
     def epoch_end(self, state: dict, mi: float) -> dict:
         """Section 4.2 of the paper: the stage ends for good when the mutual information stops climbing."""
@@ -151,3 +162,21 @@ def without_gradient(parameters: Iterable[torch.nn.Parameter]) -> Iterator[None]
     finally:
         for parameter in held:
             parameter.requires_grad_(True)
+
+
+@contextmanager
+def without_statistics(model: torch.nn.Module, parameters: Iterable[torch.nn.Parameter]) -> Iterator[None]:
+    """Inside the block BatchNorm layers that own one of `parameters` leave their running statistics alone."""
+    chosen = {id(parameter) for parameter in parameters}
+    layers = [
+        layer
+        for layer in model.modules()
+        if isinstance(layer, BatchNorm) and layer.track_running_stats and id(layer.weight) in chosen
+    ]
+    for layer in layers:
+        layer.track_running_stats = False
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.track_running_stats = True

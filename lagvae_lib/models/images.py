@@ -1,0 +1,290 @@
+"""The paper's image models (section 5.1 and appendix): ResNet encoder, PixelCNN decoder with z beside the image.
+
+Images are float [B, 1, H, W] of 0 and 1. A kernel of the decoder holds the causal half alone, the rows above the
+current pixel and its own row, so that the half that a mask would discard is not computed.
+"""
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from lagvae_lib.models.gaussian import DiagonalGaussian
+
+SIZE = 28
+PAIRS = 64  # (image, z) pairs that the decoder sees at once when there are no gradients
+
+
+def initialise(module: nn.Module) -> None:
+    """He-normal convolutions and Xavier-normal linear layers, biases zero; BatchNorm starts as the identity."""
+    for child in module.modules():
+        if isinstance(child, nn.Conv2d):
+            nn.init.kaiming_normal_(child.weight)
+        elif isinstance(child, nn.Linear):
+            nn.init.xavier_normal_(child.weight)
+        if isinstance(child, (nn.Conv2d, nn.Linear)) and child.bias is not None:
+            nn.init.zeros_(child.bias)
+        if isinstance(child, CausalConv):
+            with torch.no_grad():
+                child.weight *= child.mask
+
+
+class ResidualBlock(nn.Module):
+    """Two 3x3 convolutions, the first with stride 2, beside a 1x1 with stride 2; BatchNorm and ELU."""
+
+    def __init__(self, inputs: int, outputs: int):
+        super().__init__()
+        self.main = nn.Sequential(
+            nn.Conv2d(inputs, outputs, 3, stride=2, padding=1, bias=False),
+            nn.BatchNorm2d(outputs),
+            nn.ELU(inplace=True),
+            nn.Conv2d(outputs, outputs, 3, padding=1, bias=False),
+            nn.BatchNorm2d(outputs),
+        )
+        self.short = nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride=2, bias=False), nn.BatchNorm2d(outputs))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.elu(self.main(x) + self.short(x), inplace=True)
+
+
+class ResNetEncoder(nn.Module):
+    """q(z|x) = N(mu, diag exp(logvar)): three residual blocks halve the image, one convolution takes what is left.
+
+    channels: of the three blocks. last: of the vector that mu and logvar are linear in.
+    """
+
+    def __init__(self, nz: int, channels: Sequence[int] = (64, 64, 64), last: int = 512, size: int = SIZE):
+        super().__init__()
+        blocks, inputs = [], 1
+        for outputs in channels:
+            blocks.append(ResidualBlock(inputs, outputs))
+            inputs, size = outputs, (size + 1) // 2
+        self.blocks = nn.Sequential(*blocks)
+        self.rest = nn.Sequential(
+            nn.Conv2d(inputs, last, size, bias=False), nn.BatchNorm2d(last), nn.ELU(inplace=True), nn.Flatten()
+        )
+        self.linear = nn.Linear(last, 2 * nz)
+        initialise(self)
+
+    def forward(self, x: Tensor) -> DiagonalGaussian:
+        hidden = self.rest(self.blocks(x.contiguous(memory_format=torch.channels_last)))
+        return DiagonalGaussian(*self.linear(hidden).chunk(2, dim=1))
+
+
+class CausalConv(nn.Conv2d):
+    """A convolution over what comes before each pixel in raster order, and over the pixel itself unless `strict`.
+
+    weight: [outputs, inputs, kernel // 2 + 1, kernel]. In its last row the pixels to the right (and with `strict` the
+    pixel itself) are masked: exactly zero, with a gradient of exactly zero.
+    """
+
+    def __init__(self, inputs: int, outputs: int, kernel: int, strict: bool = False):
+        if kernel % 2 == 0:
+            raise ValueError(f"a kernel has an odd size, not {kernel}")
+        super().__init__(inputs, outputs, (kernel // 2 + 1, kernel), bias=False)
+        self.reach = kernel // 2
+        mask = torch.ones(kernel // 2 + 1, kernel)
+        mask[-1, self.reach + (not strict) :] = 0
+        self.register_buffer("mask", mask, persistent=False)
+
+    def causal_weight(self) -> Tensor:
+        """The weight with its mask."""
+        return self.weight * self.mask
+
+    def forward(self, x: Tensor) -> Tensor:
+        return causal(x, self.causal_weight())
+
+
+def causal(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """Convolve x [B, inputs, H, W] with a causal kernel; rows above and columns beside the image are zero."""
+    reach = weight.shape[3] // 2
+    # Padding on both sides and cutting off below is faster than a padded copy of the input.
+    return F.conv2d(x, weight, bias, padding=(reach, reach))[:, :, : x.shape[2]]
+
+
+class CausalBlock(nn.Module):
+    """A residual block: 1x1 to half the channels, causal convolution, 1x1 back; BatchNorm and ELU."""
+
+    def __init__(self, channels: int, kernel: int):
+        super().__init__()
+        half = channels // 2
+        self.narrow = nn.Conv2d(channels, half, 1, bias=False)
+        self.narrow_norm = nn.BatchNorm2d(half)
+        self.causal = CausalConv(half, half, kernel)
+        self.causal_norm = nn.BatchNorm2d(half)
+        self.widen = nn.Conv2d(half, channels, 1, bias=False)
+        self.widen_norm = nn.BatchNorm2d(channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden = F.elu(self.narrow_norm(self.narrow(x)), inplace=True)
+        hidden = F.elu(self.causal_norm(self.causal(hidden)), inplace=True)
+        return F.elu(self.widen_norm(self.widen(hidden)) + x, inplace=True)
+
+    def folded(self) -> tuple[Tensor, ...]:
+        """Weights and biases of the three convolutions with BatchNorm's running statistics in them."""
+        return (
+            *fold(self.narrow.weight, self.narrow_norm),
+            *fold(self.causal.causal_weight(), self.causal_norm),
+            *fold(self.widen.weight, self.widen_norm),
+        )
+
+
+def fold(weight: Tensor, norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
+    """Weight and bias of a convolution that does what `weight` and then `norm` do in evaluation mode."""
+    scale = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
+    return weight * scale.view(-1, 1, 1, 1), norm.bias - norm.running_mean * scale
+
+
+class PixelCNNDecoder(nn.Module):
+    """p(x|z) = prod_i Bernoulli(x_i | x_<i, z) in raster order; without z (nz = 0) the PixelCNN of the tables.
+
+    z becomes `latent_maps` maps of the image's size. They are no pixels, so their kernels in the first layer are whole.
+    From there on every layer is a `CausalBlock`; layer i > 2 also gets the output of layer i - 3 through a block of its
+    own. kernels: of each layer, the first included. precision: dtype of the convolutions (autocast), None for float32.
+    """
+
+    def __init__(
+        self,
+        nz: int,
+        channels: int = 64,
+        kernels: Sequence[int] = (7, 7, 7, 7, 7, 5, 5, 5, 5, 3, 3, 3, 3),
+        latent_maps: int = 4,
+        size: int = SIZE,
+    ):
+        super().__init__()
+        self.nz, self.size = nz, size
+        self.precision: torch.dtype | None = None
+        self.first = CausalConv(1, channels, kernels[0], strict=True)
+        if nz:
+            self.z_to_maps = nn.Linear(nz, latent_maps * size * size)
+            self.maps = nn.Conv2d(latent_maps, channels, kernels[0], padding=kernels[0] // 2, bias=False)
+        self.first_norm = nn.BatchNorm2d(channels)
+        self.blocks = nn.ModuleList(CausalBlock(channels, kernel) for kernel in kernels[1:])
+        self.skips = nn.ModuleList(CausalBlock(channels, kernel) for kernel in kernels[1:-2])
+        self.last = nn.Conv2d(channels, channels, 1, bias=False)
+        self.last_norm = nn.BatchNorm2d(channels)
+        self.logit = nn.Conv2d(channels, 1, 1)
+        initialise(self)
+
+    def log_prob(self, x: Tensor, z: Tensor | None) -> Tensor:
+        """log p(x|z) in nats, [B, k] for x [B, 1, H, W] and z [B, k, nz] (k = 1 and z None without z)."""
+        if self.training or torch.is_grad_enabled():
+            samples = 1 if z is None else z.shape[1]
+            logits = self.logits(x.repeat_interleave(samples, dim=0), z if z is None else z.flatten(0, 1))
+            return bernoulli(x.repeat_interleave(samples, dim=0), logits).view(-1, samples)
+        return self._log_prob_folded(x, z)
+
+    def logits(self, x: Tensor, z: Tensor | None) -> Tensor:
+        """Logit of each pixel given those before it, [B, 1, H, W], for z [B, nz]; BatchNorm as the mode has it."""
+        with lower(self.precision, x):
+            hidden = self.first(x)
+            if z is not None:
+                hidden = hidden + self.z_share(z)
+            hidden = F.elu(self.first_norm(hidden.contiguous(memory_format=torch.channels_last)), inplace=True)
+            outputs = [hidden]
+            for i, block in enumerate(self.blocks, start=1):
+                if i > 2:
+                    hidden = hidden + self.skips[i - 3](outputs[i - 3])
+                hidden = block(hidden)
+                outputs.append(hidden)
+            hidden = F.elu(self.last_norm(self.last(hidden)), inplace=True)
+            return self.logit(hidden).to(x.dtype)
+
+    def z_share(self, z: Tensor) -> Tensor:
+        """What z [B, nz] adds to the first layer before BatchNorm, [B, channels, H, W].
+
+        Linear layer and convolution together are one linear map, so nz + 1 images are convolved and not B.
+        """
+        weight, bias = self.z_to_maps.weight, self.z_to_maps.bias
+        images = torch.cat([weight.t(), bias.unsqueeze(0)]).view(self.nz + 1, -1, self.size, self.size)
+        basis = self.maps(images).permute(0, 2, 3, 1)  # so that the product comes out channels-last
+        flat = basis.flatten(1)
+        return torch.addmm(flat[-1], z, flat[:-1]).view(len(z), *basis.shape[1:]).permute(0, 3, 1, 2)
+
+    # -- evaluation mode: BatchNorm folded into the convolutions ---------------------------------------------------
+
+    def folded(self) -> "Folded":
+        """The decoder of evaluation mode. Raises ValueError in training mode."""
+        return Folded(self)
+
+    @torch.no_grad()
+    def _log_prob_folded(self, x: Tensor, z: Tensor | None) -> Tensor:
+        """[B, k]: the image's share of the first layer once for all k samples, and few pairs at a time."""
+        folded, samples = self.folded(), 1 if z is None else z.shape[1]
+        share = folded.image_share(x)
+        image = torch.arange(len(x), device=x.device).repeat_interleave(samples)
+        flat = z if z is None else z.flatten(0, 1)
+        parts = []
+        for start in range(0, len(image), PAIRS):
+            pairs = slice(start, start + PAIRS)
+            hidden = share[image[pairs]]
+            if flat is not None:
+                hidden += folded.z_share(flat[pairs])
+            parts.append(bernoulli(x[image[pairs]], folded.logits(hidden)))
+        return torch.cat(parts).view(-1, samples)
+
+
+def lower(precision: torch.dtype | None, like: Tensor) -> AbstractContextManager:
+    """Convolutions in `precision` inside the block; None leaves them as they are."""
+    return nullcontext() if precision is None else torch.autocast(like.device.type, precision)
+
+
+def bernoulli(x: Tensor, logits: Tensor) -> Tensor:
+    """log prod_i p(x_i), [B], of 0/1 images and logits [B, 1, H, W]."""
+    return (x * logits - F.softplus(logits)).flatten(1).sum(1)
+
+
+class Folded:
+    """A decoder in evaluation mode as plain weights: what importance sampling and pixel-by-pixel sampling run on."""
+
+    def __init__(self, decoder: PixelCNNDecoder):
+        if decoder.training:
+            raise ValueError("the decoder must be in evaluation mode (running statistics): call model.eval()")
+        self.decoder = decoder
+        self.first, self.first_bias = fold(decoder.first.causal_weight(), decoder.first_norm)
+        self.blocks = [block.folded() for block in decoder.blocks]
+        self.skips = [block.folded() for block in decoder.skips]
+        self.last, self.last_bias = fold(decoder.last.weight, decoder.last_norm)
+        self.logit, self.logit_bias = decoder.logit.weight, decoder.logit.bias
+        self.basis = self._basis() if decoder.nz else None
+
+    def _basis(self) -> Tensor:
+        """[nz + 1, H * W * C]: what each dimension of z, and then the bias, add to the first layer."""
+        decoder = self.decoder
+        weight, _ = fold(decoder.maps.weight, decoder.first_norm)
+        linear = decoder.z_to_maps
+        images = torch.cat([linear.weight.t(), linear.bias.unsqueeze(0)])
+        images = images.view(decoder.nz + 1, -1, decoder.size, decoder.size)
+        return F.conv2d(images, weight, padding=decoder.maps.padding).permute(0, 2, 3, 1).flatten(1)
+
+    def image_share(self, x: Tensor) -> Tensor:
+        """The first layer without z, [B, channels, H, W], before its ELU."""
+        return causal(x, self.first, self.first_bias).contiguous(memory_format=torch.channels_last)
+
+    def z_share(self, z: Tensor) -> Tensor:
+        """z's share of it, for z [B, nz]."""
+        flat = torch.addmm(self.basis[-1], z, self.basis[:-1])
+        return flat.view(len(z), self.decoder.size, self.decoder.size, -1).permute(0, 3, 1, 2)
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Logits [B, 1, H, W] from the first layer before its ELU, whose memory is used."""
+        dtype = hidden.dtype
+        with lower(self.decoder.precision, hidden):
+            hidden = F.elu(hidden, inplace=True)
+            outputs = [hidden]
+            for i, block in enumerate(self.blocks, start=1):
+                if i > 2:
+                    hidden = hidden + _block(outputs[i - 3], self.skips[i - 3])
+                hidden = _block(hidden, block)
+                outputs.append(hidden)
+            hidden = F.elu(F.conv2d(hidden, self.last, self.last_bias), inplace=True)
+            return F.conv2d(hidden, self.logit, self.logit_bias).to(dtype)
+
+
+def _block(x: Tensor, weights: tuple[Tensor, ...]) -> Tensor:
+    narrow, narrow_bias, middle, middle_bias, widen, widen_bias = weights
+    hidden = F.elu(F.conv2d(x, narrow, narrow_bias), inplace=True)
+    hidden = F.elu(causal(hidden, middle, middle_bias), inplace=True)
+    return F.elu(F.conv2d(hidden, widen, widen_bias).add_(x), inplace=True)

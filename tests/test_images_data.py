@@ -1,0 +1,239 @@
+"""Image data: reading, reducing, splitting and binarising; every way in which a file can be wrong."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from scipy.io import savemat
+
+from lagvae_lib import data
+from lagvae_lib.data import images
+from lagvae_lib.data.glyphs import glyph_drawings
+from lagvae_lib.data.images import SIZE, ImageBatches, ImageSet, image_batches, image_set, reduce_by_area
+from lagvae_lib.data.sources import DataError, MissingData
+from lagvae_lib.profiles import TABLE
+
+
+def grey(n: int = 50, seed: int = 0) -> torch.Tensor:
+    return torch.rand(n, SIZE, SIZE, generator=torch.Generator().manual_seed(seed))
+
+
+def generator(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+# -- batches -----------------------------------------------------------------------------------------------------------
+
+
+def test_training_images_are_drawn_anew_from_their_grey_values():
+    values = grey(20)
+    batches, source = ImageBatches(values, 20, seed=1, once=False), generator()
+    handle = list(range(20))
+    draws = torch.stack([batches.get(handle, source)[:, 0] for _ in range(400)])
+    assert set(draws.unique().tolist()) == {0.0, 1.0} and not torch.equal(draws[0], draws[1])
+    standard_error = (values * (1 - values) / 400).sqrt().clamp_min(0.01)
+    assert (((draws.mean(0) - values) / standard_error).abs() < 5).all()
+
+
+def test_held_out_images_are_binarised_once():
+    images_of = ImageSet("x", dict.fromkeys(("train", "valid", "test"), grey()), "made up")
+    valid, test = (image_batches(images_of, split, 16) for split in ("valid", "test"))
+    first = torch.cat(list(valid))
+    assert torch.equal(first, torch.cat(list(image_batches(images_of, "valid", 16))))
+    assert torch.equal(first[:5], valid.get([0, 1, 2, 3, 4], generator()))
+    assert not torch.equal(first, torch.cat(list(test)))
+    assert first.shape == (50, 1, SIZE, SIZE)
+
+
+def test_an_epoch_is_all_images_in_plain_handles():
+    batches = ImageBatches(grey(41), 8, seed=1, once=False)
+    order = batches.order(generator())
+    assert len(order) == len(batches) == 5  # one image left over joins the batch before
+    assert sorted(number for handle in order for number in handle) == list(range(41))
+    assert all(type(handle) is list and type(handle[0]) is int for handle in order)
+    assert order != batches.order(generator(1))
+
+
+def test_an_inner_batch_holds_no_image_twice():
+    marked = torch.zeros(30, SIZE, SIZE)
+    for i in range(30):
+        marked[i].view(-1)[i] = 1.0  # grey 0 and 1: binarising changes nothing
+    x = ImageBatches(marked, 30, seed=0, once=False).draw(generator())
+    assert torch.equal(x.flatten(1).sum(0)[:30], torch.ones(30))
+
+
+# -- OMNIGLOT ---------------------------------------------------------------------------------------------------------
+
+
+def test_area_reduction_is_the_mean_over_each_area():
+    ink = (np.random.RandomState(0).rand(2, 105, 105) < 0.3).astype(np.uint8)
+    fine = ink.repeat(4, 1).repeat(4, 2)  # 420 = 28 x 15
+    expected = fine.reshape(2, SIZE, 15, SIZE, 15).mean((2, 4)) * 255
+    assert np.abs(reduce_by_area(ink) - expected).max() <= 0.5 + 1e-9
+
+
+def test_burdas_file(tmp_path, monkeypatch):
+    """Columns are images in Fortran order: an image with one dark pixel off the diagonal tells."""
+    stored = np.zeros((784, 60))
+    for column in range(60):
+        image = np.zeros((SIZE, SIZE))
+        image[3, column % SIZE] = 0.75
+        stored[:, column] = image.flatten(order="F")
+    path = tmp_path / "chardata.mat"
+    savemat(path, {"data": stored, "testdata": stored[:, :20], "target": np.zeros((50, 60))})
+    monkeypatch.setattr(images, "fetch", lambda name: {"mat": path} if name == "omniglot" else _missing())
+    found = image_set("omniglot")
+    assert [len(part) for part in found.splits.values()] == [54, 6, 20]
+    for part in found.splits.values():
+        assert (part[:, 3].sum(1) == 0.75).all() and part.sum() == 0.75 * len(part)
+    assert torch.equal(found.splits["test"][5, 3].nonzero(), torch.tensor([[5]]))
+
+
+def test_the_authors_file(tmp_path, monkeypatch):
+    path = tmp_path / "omniglot.pt"
+    parts = [grey(n, seed=n).unsqueeze(1) for n in (40, 10, 20)]
+    torch.save(parts, path)
+    monkeypatch.setattr(images, "fetch", lambda name: {"pt": path} if name == "omniglot-authors" else _missing())
+    found = image_set("omniglot", (30, None, 20))
+    assert torch.equal(found.splits["train"], parts[0][:30, 0]) and torch.equal(found.splits["test"], parts[2][:, 0])
+    with pytest.raises(DataError, match="41 were asked for"):
+        image_set("omniglot", (41, None, None))
+    torch.save({"train": parts[0]}, path)
+    with pytest.raises(DataError, match="list of three tensors"):
+        image_set("omniglot")
+
+
+def _missing():
+    raise MissingData("not here")
+
+
+def test_the_original_drawings(tmp_path, monkeypatch):
+    from lagvae_lib.data.sources import fetch
+
+    monkeypatch.setenv("LAGVAE_DATA", str(tmp_path))
+    try:
+        fetch("omniglot-28")
+    except MissingData:
+        pytest.skip("the original drawings can't be had here")
+    found = image_set("omniglot-28")
+    assert [len(part) for part in found.splits.values()] == [22_345, 2_000, 8_070]
+    assert "45 drawings" in " ".join(found.notes)
+    (tmp_path / "omniglot-28" / "grey.npz").write_bytes(b"cut short")  # made again, not believed
+    assert image_set("omniglot-28").sha256 == found.sha256
+
+
+def test_other_drawings_are_refused(tmp_path, monkeypatch):
+    import zipfile
+
+    monkeypatch.setenv("LAGVAE_DATA", str(tmp_path))
+    archive = tmp_path / "images.zip"
+    with zipfile.ZipFile(archive, "w") as opened:
+        opened.writestr("images_background/A/character01/0001_01.png", b"x")
+    paths = {"background": archive, "evaluation": archive}
+    monkeypatch.setattr(images, "fetch", lambda name: paths)
+    with pytest.raises(DataError, match=r"does not hold OMNIGLOT's 32,460 drawings"):
+        image_set("omniglot-28")
+    archive.write_bytes(b"no archive")
+    with pytest.raises(DataError, match="no readable zip"):
+        image_set("omniglot-28")
+    assert not (tmp_path / "omniglot-28").exists()
+
+
+# -- the stand-in and the user's own ---------------------------------------------------------------------------------
+
+
+def test_glyphs_are_alike_for_a_seed_and_differ_within():
+    drawings = glyph_drawings(12)
+    assert np.array_equal(drawings, glyph_drawings(12)) and len({d.tobytes() for d in drawings}) == 12
+    assert 0.01 < drawings.mean() < 0.3
+    found = image_set("glyphs", (20, 5, 5))
+    assert found.stand_in and [len(part) for part in found.splits.values()] == [20, 5, 5]
+
+
+def test_small_profiles_take_the_stand_in_where_there_are_no_drawings(monkeypatch):
+    monkeypatch.setattr(images, "_grey_drawings", _missing)
+    settings = TABLE["images"]["smoke"].data
+    loaded = data.load("omniglot", settings, profile="smoke")
+    assert loaded.stand_in and loaded.name == "glyphs" and loaded.vocab is None
+    with pytest.raises(MissingData):
+        data.load("omniglot-28", settings, profile="scaled")
+
+
+def write_pngs(folder, count, size=SIZE):
+    folder.mkdir()
+    for i in range(count):
+        Image.fromarray((np.random.RandomState(i).rand(size, size) * 255).astype(np.uint8)).save(folder / f"{i:03}.png")
+    return folder
+
+
+@pytest.mark.parametrize("size", [SIZE, 105])
+def test_a_folder_of_pngs(tmp_path, size):
+    found = image_set(str(write_pngs(tmp_path / "mine", 40, size)))
+    assert [len(part) for part in found.splits.values()] == [32, 4, 4]
+    together = torch.cat(list(found.splits.values()))
+    assert together.shape == (40, SIZE, SIZE) and 0.4 < together.mean() < 0.6
+    assert len({image.numpy().tobytes() for image in together}) == 40
+
+
+@pytest.mark.parametrize("suffix", [".npy", ".npz", ".pt"])
+def test_an_array_file(tmp_path, suffix):
+    path, values = tmp_path / f"mine{suffix}", grey(40)
+    if suffix == ".pt":
+        torch.save(values.unsqueeze(1), path)
+    elif suffix == ".npy":
+        np.save(path, (values * 255).round().to(torch.uint8).numpy())
+    else:
+        np.savez(path, images=values.numpy())
+    together = torch.cat(list(image_set(str(path)).splits.values()))
+    assert (together.sum() - values.sum()).abs() / values.sum() < 1e-3
+    assert data.is_images(str(path)) and not data.is_images("mine.txt")
+
+
+def bad_folder(kind):
+    def make(tmp_path):
+        folder = write_pngs(tmp_path / "bad", 0 if kind == "empty" else 10 if kind == "few" else 31)
+        if kind == "corrupt":
+            (folder / "003.png").write_bytes((folder / "003.png").read_bytes()[:60])
+        if kind == "mixed":
+            Image.new("L", (30, 30)).save(folder / "x.png")
+        if kind == "oblong":
+            for file in folder.glob("*.png"):
+                Image.new("L", (40, 30)).save(file)
+        return folder
+
+    return make
+
+
+def bad_array(values, name="bad.npy"):
+    def make(tmp_path):
+        np.save(tmp_path / name, values, allow_pickle=True)
+        return tmp_path / name
+
+    return make
+
+
+def nan_array():
+    values = grey(40).numpy()
+    values[3, 4, 5] = np.nan
+    return values
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (bad_folder("empty"), "holds no PNG files"),
+        (bad_folder("few"), "at least 30"),
+        (bad_folder("corrupt"), r"003\.png is no readable PNG"),
+        (bad_folder("mixed"), "several sizes"),
+        (bad_folder("oblong"), "must be square"),
+        (bad_array(nan_array()), "NaN"),
+        (bad_array(grey(40).numpy() * 2), "values from .* to 1.99"),
+        (bad_array(np.zeros((40, 27, 28))), "shape"),
+        (bad_array(np.array([{"a": 1}], dtype=object)), "without pickles"),
+        (bad_array(np.array(["a"] * 40)), "numbers"),
+        (lambda tmp_path: tmp_path / "absent.npy", "does not exist"),
+    ],
+)
+def test_bad_images_are_one_clear_error(tmp_path, make, message):
+    with pytest.raises(DataError, match=message):
+        image_set(str(make(tmp_path)))

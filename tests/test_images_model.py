@@ -1,0 +1,215 @@
+"""The image models: what a pixel may depend on, sums of probabilities, and that the fast ways are the slow one."""
+
+from itertools import product
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from lagvae_lib.models.images import CausalConv, PixelCNNDecoder, ResNetEncoder
+from lagvae_lib.models.pixels import complete, sample, sample_naive
+from lagvae_lib.models.vae import VAE, Autoregressive
+
+SIZE, NZ = 6, 2
+
+
+def decoder(nz: int = NZ, size: int = SIZE, kernels=(5, 3, 3, 3, 3), seed: int = 0) -> PixelCNNDecoder:
+    """A small decoder in evaluation mode whose BatchNorm statistics and weights are not those of the start."""
+    torch.manual_seed(seed)
+    made = PixelCNNDecoder(nz, channels=8, kernels=kernels, latent_maps=3, size=size)
+    with torch.no_grad():
+        for name, value in made.named_buffers():
+            if "running" in name:
+                value.uniform_(0.3, 1.5)
+        for parameter in (p for n, p in made.named_parameters() if "norm" in n):
+            parameter.uniform_(-0.5, 1)
+        made.logit.weight *= 0.3
+    return made.eval()
+
+
+def images(count: int, size: int = SIZE, seed: int = 0) -> torch.Tensor:
+    return (torch.rand(count, 1, size, size, generator=torch.Generator().manual_seed(seed)) < 0.4).float()
+
+
+def codes(*shape: int, seed: int = 5) -> torch.Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def uniforms(count: int, size: int = SIZE, seed: int = 3) -> torch.Tensor:
+    return torch.rand(count, size, size, generator=torch.Generator().manual_seed(seed))
+
+
+def textbook_logits(model: PixelCNNDecoder, x: torch.Tensor, z: torch.Tensor | None) -> torch.Tensor:
+    """The same network with whole kernels under whole masks, and z's maps made and concatenated for each image."""
+
+    def whole(conv: CausalConv) -> torch.Tensor:
+        k = conv.weight.shape[3]
+        kernel = conv.weight.new_zeros(*conv.weight.shape[:2], k, k)
+        kernel[:, :, : k // 2 + 1] = conv.weight
+        flat = conv.weight.new_zeros(k * k)
+        flat[: k * k // 2 + (1 if conv.mask[-1, k // 2] else 0)] = 1
+        return kernel * flat.view(k, k)
+
+    def block(module, x):
+        hidden = F.elu(module.narrow_norm(F.conv2d(x, module.narrow.weight)))
+        hidden = F.conv2d(hidden, whole(module.causal), padding=module.causal.reach)
+        return F.elu(module.widen_norm(F.conv2d(F.elu(module.causal_norm(hidden)), module.widen.weight)) + x)
+
+    weight, inputs = whole(model.first), x
+    if z is not None:
+        weight = torch.cat([weight, model.maps.weight], dim=1)
+        inputs = torch.cat([x, model.z_to_maps(z).view(len(z), -1, model.size, model.size)], dim=1)
+    outputs = [F.elu(model.first_norm(F.conv2d(inputs, weight, padding=model.first.reach)))]
+    for i, module in enumerate(model.blocks, start=1):
+        hidden = outputs[-1]
+        if i > 2:
+            hidden = hidden + block(model.skips[i - 3], outputs[i - 3])
+        outputs.append(block(module, hidden))
+    return model.logit(F.elu(model.last_norm(model.last(outputs[-1]))))
+
+
+def textbook_log_prob(model, x, z):
+    return -F.binary_cross_entropy_with_logits(textbook_logits(model, x, z), x, reduction="none").flatten(1).sum(1)
+
+
+@pytest.mark.parametrize("nz", [0, NZ])
+def test_no_pixel_depends_on_itself_or_a_later_one(nz):
+    model, x = decoder(nz).double(), images(1).double().requires_grad_()
+    logits = model.logits(x, codes(1, nz).double() if nz else None).flatten()
+    depends = torch.stack([torch.autograd.grad(v, x, retain_graph=True)[0].flatten() for v in logits]) != 0
+    assert not depends.triu().any()
+    assert depends.sum() > 0.9 * len(depends) * (len(depends) - 1) / 2
+    # where two residual paths cancel, a gradient of zero proves nothing: move each pixel too
+    for i in range(SIZE * SIZE):
+        other = x.detach().clone()
+        other.view(-1)[i] = 1 - other.view(-1)[i]
+        changed = (model.logits(other, codes(1, nz).double() if nz else None).flatten() - logits).abs() > 1e-12
+        assert not changed[: i + 1].any()
+
+
+def test_every_pixel_depends_on_z():
+    model, z = decoder().double(), codes(1, NZ).double().requires_grad_()
+    for value in model.logits(images(1).double(), z).flatten():
+        assert torch.autograd.grad(value, z, retain_graph=True)[0].abs().max() > 0
+
+
+@pytest.mark.parametrize("nz", [0, NZ])
+def test_probabilities_of_all_small_images_sum_to_one(nz):
+    model = decoder(nz, size=3)
+    every = torch.tensor(list(product((0.0, 1.0), repeat=9))).view(-1, 1, 3, 3)
+    for seed in range(3):
+        z = codes(1, 1, nz, seed=seed).expand(512, 1, nz) if nz else None
+        with torch.no_grad():
+            assert abs(model.log_prob(every, z).exp().sum().item() - 1) < 1e-5
+
+
+@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize("nz", [0, NZ])
+def test_log_prob_and_gradients_are_the_textbooks(nz, training):
+    model, x = decoder(nz).double().train(training), images(7).double()
+    z = codes(7, 1, nz).double().requires_grad_() if nz else None
+    wanted = [*model.parameters(), *([z] if nz else [])]
+    statistics = {name: value.clone() for name, value in model.state_dict().items()}
+    expected = textbook_log_prob(model, x, z if z is None else z[:, 0])
+    gradients = torch.autograd.grad(expected.sum(), wanted)
+    model.load_state_dict(statistics)
+    value = model.log_prob(x, z)[:, 0]
+    torch.testing.assert_close(value, expected, rtol=1e-10, atol=1e-10)
+    for got, other in zip(torch.autograd.grad(value.sum(), wanted), gradients, strict=True):
+        assert (got - other).norm() <= 1e-9 * other.norm() + 1e-10
+
+
+@pytest.mark.parametrize("nz", [0, NZ])
+def test_without_gradients_the_folded_network_is_the_same(nz):
+    model, x = decoder(nz), images(5)
+    z = codes(5, 40, nz) if nz else None  # more pairs than are seen at once
+    with torch.no_grad():
+        got = model.log_prob(x, z)
+        expected = torch.stack(
+            [textbook_log_prob(model, x, z[:, k] if nz else None) for k in range(40 if nz else 1)], dim=1
+        )
+    torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-4)
+    with_gradient = model.log_prob(x, z)
+    assert with_gradient.requires_grad
+    torch.testing.assert_close(with_gradient.detach(), got, rtol=1e-4, atol=1e-4)
+
+
+def test_masked_weights_stay_zero_and_get_no_gradient():
+    model = decoder().train()
+    optimiser = torch.optim.Adam(model.parameters(), lr=0.1)
+    masked = [m for m in model.modules() if isinstance(m, CausalConv)]
+    for _ in range(3):
+        optimiser.zero_grad()
+        (-model.log_prob(images(8), codes(8, 1, NZ)).mean()).backward()
+        for conv in masked:
+            hidden = (conv.mask == 0).expand_as(conv.weight)
+            assert hidden.any() and not conv.weight.grad[hidden].any() and conv.weight.grad[~hidden].any()
+        optimiser.step()
+    for conv in masked:
+        assert not conv.weight[(conv.mask == 0).expand_as(conv.weight)].any()
+
+
+@pytest.mark.parametrize("nz", [0, NZ])
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_cached_sampling_is_naive_sampling_pixel_for_pixel(nz, seed):
+    model, z = decoder(nz, seed=seed), codes(9, nz) if nz else None
+    u = uniforms(9, seed=seed)
+    cached = sample(model, z, uniforms=u)
+    assert torch.equal(cached, sample_naive(model, z, u))
+    assert 0.05 < cached.mean() < 0.95 and not torch.equal(cached[0], cached[1])
+
+
+def test_completion_keeps_what_is_given_and_draws_the_rest():
+    model, x, z, u = decoder(), images(4), codes(4, NZ), uniforms(4)
+    done = complete(model, x, z, 3, uniforms=u)
+    assert torch.equal(done[:, :, :3], x[:, :, :3])
+    assert torch.equal(done, sample_naive(model, z, u, x, 3))
+    assert torch.equal(complete(model, x, z, 0, uniforms=u), sample(model, z, uniforms=u))
+
+
+def test_samples_follow_the_model():
+    """Frequencies of all 16 images of 2x2 against their probabilities."""
+    model, count = decoder(0, size=2, kernels=(3, 3, 3, 3)), 20_000
+    every = torch.tensor(list(product((0.0, 1.0), repeat=4))).view(-1, 1, 2, 2)
+    with torch.no_grad():
+        p = model.log_prob(every, None)[:, 0].exp()
+    drawn = sample(model, None, count, torch.Generator().manual_seed(0))
+    codes_of = (drawn.flatten(1) @ torch.tensor([8.0, 4, 2, 1])).long()
+    frequency = torch.bincount(codes_of, minlength=16) / count
+    assert ((frequency - p).abs() <= 4.5 * (p * (1 - p) / count).sqrt() + 1e-6).all()
+
+
+def test_sampling_in_training_mode_is_refused():
+    with pytest.raises(ValueError, match=r"model\.eval\(\)"):
+        sample(decoder().train(), codes(2, NZ))
+    with pytest.raises(ValueError, match="count"):
+        sample(decoder(0), None)
+
+
+def test_sizes_of_the_paper():
+    encoder, full = ResNetEncoder(32), PixelCNNDecoder(32)
+    assert [len(full.blocks), len(full.skips)] == [12, 10]
+    assert full.first.weight.shape == (64, 1, 4, 7) and full.maps.weight.shape == (64, 4, 7, 7)
+    assert full.z_to_maps.weight.shape == (4 * 28 * 28, 32)
+    assert encoder.rest[0].weight.shape == (512, 64, 4, 4) and encoder.linear.weight.shape == (64, 512)
+    assert encoder(images(2, 28)).mu.shape == (2, 32)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_nothing_is_left_on_the_processor(training):
+    """On torch's meta device any hidden transfer or fixed device is an error."""
+    with torch.device("meta"):
+        model = VAE(ResNetEncoder(32), PixelCNNDecoder(32)).train(training)
+        x = torch.zeros(50, 1, 28, 28)
+    loss = model.loss(x).loss
+    loss.mean().backward()
+    assert loss.device.type == "meta" and all(p.grad.device.type == "meta" for p in model.parameters())
+    with torch.no_grad():
+        assert model.decoder.log_prob(x, torch.zeros(50, 3, 32, device="meta")).shape == (50, 3)
+
+
+def test_the_baseline_has_an_exact_likelihood():
+    model = Autoregressive(decoder(0))
+    loss = model.loss(images(3))
+    torch.testing.assert_close(loss.loss, -model.log_prob(images(3)), rtol=1e-5, atol=1e-5)
+    assert not loss.kl.any()

@@ -1,0 +1,58 @@
+"""Images go through the same training loop, runs and metrics as text."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from lagvae_lib import data, runs
+from lagvae_lib.profiles import DataSettings, Evaluation, ImageModelSettings, resolve
+from tests.test_runs import numbers
+
+
+@pytest.fixture(autouse=True)
+def results(tmp_path, monkeypatch):
+    monkeypatch.setenv("LAGVAE_RESULTS", str(tmp_path / "results"))
+
+
+def tiny(method: str):
+    config = resolve("glyphs", method, "smoke", 0)
+    return replace(
+        config,
+        data=DataSettings(batch_size=8, train=32, valid=16, test=16),
+        model=ImageModelSettings(nz=3, encoder=4, last=8, kernels=(3, 3, 3, 3), channels=4, latent_maps=2),
+        evaluation=Evaluation(iw_samples=5, iw_examples=8, observe_every=2, probe=16),
+    )
+
+
+class Stopped(Exception):
+    pass
+
+
+@pytest.mark.parametrize("method", ["vae-anneal", "aggressive+fixed_steps=2", "autoregressive"])
+def test_an_interrupted_image_run_ends_with_the_same_numbers(method, monkeypatch, tmp_path):
+    config = tiny(method)
+    images = data.load("glyphs", config.data, profile="smoke")
+    whole = runs.run(config, images)
+    assert len(whole.history) == 2
+    assert whole.metrics["nll"] > 0 and whole.metrics["provenance"]["stand_in"]
+    monkeypatch.setenv("LAGVAE_RESULTS", str(tmp_path / "again"))
+
+    def stop(line):
+        raise Stopped
+
+    with pytest.raises(Stopped):
+        runs.run(config, images, report=stop, checkpoint_seconds=0)
+    assert (runs.folder_of(config) / "checkpoint.pt").exists()
+    assert numbers(runs.run(config, images)) == numbers(whole)
+
+
+def test_a_finished_image_run_gives_its_model_back():
+    """BatchNorm's statistics are among the weights: without them evaluation would be another model's."""
+    config = tiny("vae")
+    images = data.load("glyphs", config.data, profile="smoke")
+    recorded = runs.run(config, images).metrics["kl"]
+    model = runs.trained_model(config, images)
+    with torch.no_grad():
+        kl = torch.cat([model.encode(x).kl() for x in images.test]).mean()
+    assert float(kl) == pytest.approx(recorded, rel=2e-2)  # weights are stored in half precision
