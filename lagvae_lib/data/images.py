@@ -303,7 +303,8 @@ def _folder(path: Path) -> Tensor:
     images = []
     for file in files:
         try:
-            images.append(np.asarray(Image.open(file).convert("L"), dtype=np.float64) / 255)
+            with Image.open(file) as opened:
+                images.append(np.asarray(opened.convert("L"), dtype=np.float64) / 255)
         except (UnidentifiedImageError, OSError, SyntaxError) as error:
             raise DataError(f"{file} is no readable PNG ({error}); remove or replace it") from None
     shapes = sorted({image.shape for image in images})

@@ -11,9 +11,10 @@ from lagvae_lib.profiles import Config, ImageModelSettings, ModelSettings
 
 def build_model(config: Config, data) -> nn.Module:
     """The untrained model of a run, its parameters drawn from torch's global random state."""
-    builders = IMAGES if data.vocab is None else TEXT
+    images = isinstance(config.model, ImageModelSettings)
+    builders = IMAGES if images else TEXT
     build = builders[choose(config.method.model, builders, "model variant")]
-    return build(config.model) if data.vocab is None else build(config.model, len(data.vocab))
+    return build(config.model) if images else build(config.model, len(data.vocab))
 
 
 def _lstm_vae(sizes: ModelSettings, words: int) -> VAE:
