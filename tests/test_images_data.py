@@ -1,5 +1,9 @@
 """Image data: reading, reducing, splitting and binarising; every way in which a file can be wrong."""
 
+import io
+import os
+import zipfile
+
 import numpy as np
 import pytest
 import torch
@@ -9,8 +13,10 @@ from scipy.io import savemat
 from lagvae_lib import data
 from lagvae_lib.data import images
 from lagvae_lib.data.glyphs import glyph_drawings
-from lagvae_lib.data.images import SIZE, ImageBatches, ImageSet, image_batches, image_set, reduce_by_area
+from lagvae_lib.data.image_files import SIZE, png, reduce_by_area
+from lagvae_lib.data.images import ImageBatches, ImageSet, image_batches, image_set
 from lagvae_lib.data.sources import DataError, MissingData
+from lagvae_lib.paths import mirror_dir
 from lagvae_lib.profiles import TABLE
 
 
@@ -80,6 +86,8 @@ def test_burdas_file(tmp_path, monkeypatch):
         image[3, column % SIZE] = 0.75
         stored[:, column] = image.flatten(order="F")
     path = tmp_path / "chardata.mat"
+    monkeypatch.setattr(images, "BURDA", {"data": 60, "testdata": 20})
+    monkeypatch.setitem(images.SPLIT, "valid", 6)
     savemat(path, {"data": stored, "testdata": stored[:, :20], "target": np.zeros((50, 60))})
     monkeypatch.setattr(images, "fetch", lambda name: {"mat": path} if name == "omniglot" else _missing())
     found = image_set("omniglot")
@@ -87,6 +95,43 @@ def test_burdas_file(tmp_path, monkeypatch):
     for part in found.splits.values():
         assert (part[:, 3].sum(1) == 0.75).all() and part.sum() == 0.75 * len(part)
     assert torch.equal(found.splits["test"][5, 3].nonzero(), torch.tensor([[5]]))
+
+
+def cut(path):
+    path.write_bytes(path.read_bytes()[:-200])
+
+
+def flip(path, position=4000):
+    content = bytearray(path.read_bytes())
+    content[position] ^= 0xFF
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    ("content", "damage", "message"),
+    [
+        ({"data": (784, 60), "testdata": (784, 20)}, lambda path: path.write_bytes(b""), "cannot be read"),
+        ({"data": (784, 60), "testdata": (784, 20)}, cut, "cannot be read"),
+        ({"data": (784, 60), "testdata": (784, 20)}, flip, "cannot be read"),
+        ({"data": (784, 60)}, None, "no array 'testdata'"),
+        ({"data": (784, 59), "testdata": (784, 20)}, None, r"\(784, 59\) where numbers \(784, 60\)"),
+        ({"data": (60, 784), "testdata": (784, 20)}, None, "where numbers"),
+    ],
+)
+def test_a_mat_file_that_is_not_burdas(tmp_path, monkeypatch, content, damage, message):
+    path = tmp_path / "chardata.mat"
+    savemat(path, {k: np.random.RandomState(0).rand(*shape) for k, shape in content.items()}, do_compression=True)
+    if damage:
+        damage(path)
+    monkeypatch.setattr(images, "BURDA", {"data": 60, "testdata": 20})
+    monkeypatch.setattr(images, "fetch", lambda name: {"mat": path} if name == "omniglot" else _missing())
+    with pytest.raises(DataError, match=message):
+        image_set("omniglot")
+
+
+def test_burdas_sizes_are_the_papers():
+    assert images.BURDA["data"] == images.SPLIT["train"] + images.SPLIT["valid"]
+    assert images.BURDA["testdata"] == images.SPLIT["test"]
 
 
 def test_the_authors_file(tmp_path, monkeypatch):
@@ -107,24 +152,88 @@ def _missing():
     raise MissingData("not here")
 
 
+@pytest.mark.skipif(mirror_dir() is None, reason="LAGVAE_DATA_MIRROR is not set")
 def test_the_original_drawings(tmp_path, monkeypatch):
-    from lagvae_lib.data.sources import fetch
-
     monkeypatch.setenv("LAGVAE_DATA", str(tmp_path))
-    try:
-        fetch("omniglot-28")
-    except MissingData:
-        pytest.skip("the original drawings can't be had here")
+    if not (mirror_dir() / "omniglot" / "images_background.zip").exists():
+        pytest.skip("this mirror has no omniglot")
     found = image_set("omniglot-28")
     assert [len(part) for part in found.splits.values()] == [22_345, 2_000, 8_070]
     assert "45 drawings" in " ".join(found.notes)
-    (tmp_path / "omniglot-28" / "grey.npz").write_bytes(b"cut short")  # made again, not believed
+    assert images._sha256(images._grey_drawings()) == images.GREY_SHA256
+    monkeypatch.setattr(images, "fetch", _missing)  # from here on the cache alone will do
     assert image_set("omniglot-28").sha256 == found.sha256
 
 
-def test_other_drawings_are_refused(tmp_path, monkeypatch):
-    import zipfile
+def packed(path, front="", junk=False):
+    """Six drawings in an archive, below `front`; `junk`: from the last to the first, and with what a Mac adds."""
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as opened:
+        for i in reversed(range(6)) if junk else range(6):
+            drawing = io.BytesIO()
+            Image.fromarray(np.random.RandomState(i).rand(105, 105) < 0.9).save(drawing, "PNG")
+            opened.writestr(f"{front}Greek/character{i // 2}/{i}.png", drawing.getvalue())
+            if junk:
+                opened.writestr(f"__MACOSX/{front}Greek/character{i // 2}/._{i}.png", b"a Mac's")
+        opened.writestr("images_background/", b"")
+    return path
 
+
+def hash_refused(archives, monkeypatch):
+    """The hash that `_drawings` makes of archives, and their PNGs."""
+    made = []
+    original = images.hashlib.sha256
+
+    def remember(*content):
+        made.append(original(*content))
+        return made[-1]
+
+    monkeypatch.setattr(images.hashlib, "sha256", remember)
+    with pytest.raises(DataError, match="as published"):
+        images._drawings(archives)
+    monkeypatch.undo()
+    return made[0].hexdigest()
+
+
+def test_how_an_archive_is_packed_does_not_matter(tmp_path, monkeypatch):
+    plain = hash_refused([packed(tmp_path / "a.zip")], monkeypatch)
+    assert hash_refused([packed(tmp_path / "b.zip", "images_background/", junk=True)], monkeypatch) == plain
+    assert hash_refused([tmp_path / "a.zip", tmp_path / "b.zip"], monkeypatch) != plain
+
+
+@pytest.mark.parametrize("position", range(60, 400, 20))
+def test_a_damaged_archive_is_one_clear_error(tmp_path, position):
+    archive = packed(tmp_path / "a.zip")
+    flip(archive, position)
+    with pytest.raises(DataError):
+        images._drawings([archive])
+
+
+@pytest.mark.parametrize("position", [None, 0, *range(50, 700, 50)])
+def test_a_damaged_cache_is_made_again(tmp_path, monkeypatch, position):
+    cache, kept = tmp_path / "grey.npz", np.random.RandomState(0).randint(0, 9, (20, SIZE, SIZE)).astype(np.uint8)
+    monkeypatch.setattr(images, "GREY_SHA256", images._sha256(kept))
+    assert images._cached(cache) is None
+    np.savez_compressed(cache, grey=kept)
+    assert np.array_equal(images._cached(cache), kept)
+    if position is None:
+        cache.write_bytes(b"cut short")
+    elif position == 0:
+        np.savez_compressed(cache, grey=kept[::-1])  # sound, but of other images
+        assert images._cached(cache) is None
+    else:
+        flip(cache, position)
+    found = images._cached(cache)
+    assert found is None or np.array_equal(found, kept)  # zip's own time stamps may change
+
+
+def test_a_split_is_disjoint_and_complete():
+    marked = torch.arange(100.0).view(100, 1, 1).expand(100, SIZE, SIZE)
+    parts = images._split(marked, {"train": 60, "valid": 15, "test": 20})
+    numbers = torch.cat([part[:, 0, 0] for part in parts.values()]).tolist()
+    assert len(numbers) == len(set(numbers)) == 95 and numbers != sorted(numbers)
+
+
+def test_other_drawings_are_refused(tmp_path, monkeypatch):
     monkeypatch.setenv("LAGVAE_DATA", str(tmp_path))
     archive = tmp_path / "images.zip"
     with zipfile.ZipFile(archive, "w") as opened:
@@ -187,6 +296,81 @@ def test_an_array_file(tmp_path, suffix):
     together = torch.cat(list(image_set(str(path)).splits.values()))
     assert (together.sum() - values.sum()).abs() / values.sum() < 1e-3
     assert data.is_images(str(path)) and not data.is_images("mine.txt")
+
+
+def test_a_changed_file_is_another_data_set(tmp_path):
+    """Runs are looked up by the data set's name, so another content, or a published name, must not share it."""
+    folder = write_pngs(tmp_path / "omniglot", 30)
+    first = image_set(str(folder)).name
+    assert first.startswith("omniglot-") and first == image_set(os.path.relpath(folder)).name
+    (folder / "029.png").write_bytes((folder / "028.png").read_bytes())
+    assert image_set(str(folder)).name != first
+
+
+def test_one_cannot_be_named_after_nothing(tmp_path, monkeypatch):
+    monkeypatch.chdir(write_pngs(tmp_path / "mine", 30))
+    assert image_set(".").name.startswith("mine-")
+
+
+@pytest.mark.parametrize("bits", [1, 8, 16])
+def test_a_png_of_any_depth_keeps_its_grey_values(tmp_path, bits):
+    values = np.random.RandomState(0).rand(SIZE, SIZE)
+    stored = values < 0.5 if bits == 1 else (values * (2**bits - 1)).astype(f"u{bits // 8}")
+    Image.fromarray(stored).save(tmp_path / "x.PNG")
+    expected = stored.astype(np.float64) / (1 if bits == 1 else 2**bits - 1)
+    assert np.array_equal(png(tmp_path / "x.PNG"), expected)
+
+
+def test_a_transparent_png_is_refused(tmp_path):
+    drawing = np.zeros((SIZE, SIZE, 4), np.uint8)
+    drawing[5:9, 5:9, 3] = 255  # black ink on nothing: all black if the transparency were dropped
+    Image.fromarray(drawing).save(tmp_path / "x.png")
+    with pytest.raises(DataError, match="transparent"):
+        png(tmp_path / "x.png")
+    drawing[..., 3] = 255
+    Image.fromarray(drawing).save(tmp_path / "x.png")
+    assert png(tmp_path / "x.png").max() == 0
+
+
+@pytest.mark.parametrize("dtype", [">f4", np.longdouble, np.float64, np.float16])
+def test_any_kind_of_float_is_read(tmp_path, dtype):
+    np.save(tmp_path / "mine.npy", grey(30).numpy().astype(dtype))
+    found = torch.cat(list(image_set(str(tmp_path / "mine.npy")).splits.values()))
+    assert abs(float(found.sum() - grey(30).sum())) < 2
+
+
+def test_a_tensor_with_a_gradient_is_read_and_a_sparse_or_complex_one_refused(tmp_path):
+    path = tmp_path / "mine.pt"
+    torch.save(torch.nn.Parameter(grey(30)), path)
+    assert not image_set(str(path)).splits["train"].requires_grad
+    for tensor in (grey(30).to_sparse(), grey(30).to(torch.complex64)):
+        torch.save(tensor, path)
+        with pytest.raises(DataError, match="dense tensor of real numbers"):
+            image_set(str(path))
+
+
+@pytest.mark.parametrize("position", range(40, 4000, 400))
+def test_a_damaged_npz_is_one_clear_error_or_unharmed(tmp_path, position):
+    path = tmp_path / "mine.npz"
+    np.savez_compressed(path, (grey(30) > 0.5).numpy())
+    flip(path, position % path.stat().st_size)
+    try:
+        assert set(image_set(str(path)).splits["train"].unique().tolist()) == {0.0, 1.0}
+    except DataError as error:
+        assert "cannot be read" in str(error)
+
+
+@pytest.mark.parametrize(("count", "batch_size"), [(5, 0), (5, -1), (0, 5)])
+def test_batches_of_nothing_are_refused(count, batch_size):
+    with pytest.raises(ValueError, match="at least 1"):
+        ImageBatches(grey(count), batch_size, seed=1, once=False)
+
+
+def test_looking_at_training_images_shows_the_same_ones_on_every_pass():
+    batches = ImageBatches(grey(), 16, seed=1, once=False)
+    first = torch.cat(list(batches))
+    batches.draw(generator())
+    assert torch.equal(first, torch.cat(list(batches.to("cpu"))))
 
 
 def bad_folder(kind):

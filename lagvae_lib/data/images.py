@@ -6,23 +6,26 @@ validation and test images are drawn once, with fixed seeds.
 
 import hashlib
 import io
+import re
 import zipfile
 from collections.abc import Iterator
+from copy import copy
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
 
 from lagvae_lib.atomic import replace_with
 from lagvae_lib.data.glyphs import ORIGINAL, glyph_drawings
+from lagvae_lib.data.image_files import DAMAGE, columns, from_array, from_folder, reduce_by_area, square, tensors
 from lagvae_lib.data.sources import DataError, MissingData, fetch
 from lagvae_lib.paths import data_dir
 
-SIZE = 28
 SPLIT = {"train": 22_345, "valid": 2_000, "test": 8_070}  # Burda et al.'s sizes
+BURDA = {"data": 24_345, "testdata": 8_070}  # arrays of chardata.mat and the images in each
 SPLIT_SEED = 0  # of the permutation that splits drawings (numpy's RandomState, whose stream never changes)
 BINARISE_SEED = {"train": 101, "valid": 102, "test": 103}  # train: only for looking at training images
 DRAWINGS = 32_460
@@ -70,6 +73,8 @@ class ImageBatches:
     """
 
     def __init__(self, grey: Tensor, batch_size: int, seed: int, once: bool, device: str = "cpu"):
+        if batch_size < 1 or not len(grey):
+            raise ValueError(f"batches of {batch_size} out of {len(grey)} images: both must be at least 1")
         self.grey, self.batch_size, self.seed, self.once, self.device = grey, batch_size, seed, once, device
         self._fixed: Tensor | None = None
 
@@ -120,10 +125,13 @@ class ImageBatches:
         return self.get(torch.randperm(len(self.grey), generator=generator)[: self.batch_size].tolist(), generator)
 
     def _as_input(self, images: Tensor) -> Tensor:
-        return images.unsqueeze(1).float().to(self.device)
+        return images.unsqueeze(1).to(self.device).float()  # a bool is a quarter of a float on its way to a GPU
 
     def to(self, device: str) -> "ImageBatches":
-        return ImageBatches(self.grey, self.batch_size, self.seed, self.once, device)
+        """The same batches on another device; what is drawn is drawn on the CPU, so that it is the same everywhere."""
+        moved = copy(self)
+        moved.device = device
+        return moved
 
 
 def image_batches(images: ImageSet, split: str, batch_size: int) -> ImageBatches:
@@ -154,47 +162,22 @@ def _omniglot() -> ImageSet:
 
 
 def _from_mat(path: Path) -> ImageSet:
-    """`chardata.mat`: `data` and `testdata` [784, N], each column an image in Fortran order."""
-    from scipy.io import loadmat
-
-    try:
-        content = loadmat(path, variable_names=("data", "testdata"))
-        data, test = (_columns(content[key], path, key) for key in ("data", "testdata"))
-    except KeyError as error:
-        raise DataError(f"{path} has no array {error}; chardata.mat holds `data` and `testdata`") from None
-    except (ValueError, NotImplementedError, OSError, TypeError) as error:
-        raise DataError(f"{path} cannot be read as a .mat file ({error}); replace it by the right one") from None
-    valid = min(SPLIT["valid"], len(data) // 10)
+    """`chardata.mat`, whose training images are permuted and cut into train and valid."""
+    data, test = columns(path, BURDA).values()
+    valid = SPLIT["valid"]
     order = np.random.RandomState(SPLIT_SEED).permutation(len(data))
     splits = {"train": data[order[valid:]], "valid": data[order[:valid]], "test": test}
     notes = (f"{valid:,} of the training images, chosen by a fixed permutation, are for validation",)
     return ImageSet("omniglot", splits, "chardata.mat of Burda et al., github yburda/iwae", notes)
 
 
-def _columns(values: np.ndarray, path: Path, key: str) -> Tensor:
-    if values.ndim != 2 or values.shape[0] != SIZE * SIZE:
-        raise DataError(f"{path}: `{key}` has the shape {values.shape} where ({SIZE * SIZE}, N) is expected")
-    images = values.T.reshape(-1, SIZE, SIZE).transpose(0, 2, 1)
-    return checked(torch.from_numpy(np.ascontiguousarray(images, dtype=np.float32)), f"{path}: `{key}`")
-
-
 def _from_pt(path: Path) -> ImageSet:
     """The authors' `omniglot.pt`: a list of three tensors N x 1 x 28 x 28."""
-    parts = _torch_load(path)
+    parts = tensors(path)
     if not isinstance(parts, (list, tuple)) or len(parts) != 3 or not all(isinstance(p, Tensor) for p in parts):
         raise DataError(f"{path} does not hold a list of three tensors (train, validation, test)")
-    splits = {
-        name: checked(_square(part, f"{path}, {name}"), f"{path}, {name}")
-        for name, part in zip(SPLIT, parts, strict=True)
-    }
+    splits = {name: square(part, f"{path}, {name}") for name, part in zip(SPLIT, parts, strict=True)}
     return ImageSet("omniglot", splits, "omniglot.pt of the paper's authors")
-
-
-def _torch_load(path: Path):
-    try:
-        return torch.load(path, weights_only=True, map_location="cpu")
-    except Exception as error:  # torch raises half a dozen kinds for files that are not its own
-        raise DataError(f"{path} cannot be read as tensors ({type(error).__name__}); nothing else is loaded") from None
 
 
 def _omniglot_28() -> ImageSet:
@@ -216,55 +199,58 @@ def _split(grey: Tensor, sizes: dict[str, int]) -> dict[str, Tensor]:
 def _grey_drawings() -> np.ndarray:
     """uint8 [32460, 28, 28] from the cache, which is made from the archives the first time."""
     cache = data_dir() / "omniglot-28" / "grey.npz"
-    if cache.exists():
-        try:
-            grey = np.load(cache, allow_pickle=False)["grey"]
-        except (OSError, ValueError, KeyError, zipfile.BadZipFile, EOFError):
-            grey = np.empty(0, np.uint8)
-        if _sha256(grey) == GREY_SHA256:
-            return grey
+    if (grey := _cached(cache)) is not None:
+        return grey
     paths = fetch("omniglot-28")
     drawings = _drawings([paths["background"], paths["evaluation"]])
-    grey = np.concatenate([reduce_by_area(part) for part in np.array_split(drawings, 20)])
-    with replace_with(cache) as temporary, open(temporary, "wb") as f:
-        np.savez_compressed(f, grey=grey)
+    parts = (drawings[i : i + 500] for i in range(0, len(drawings), 500))  # all at once would take a gigabyte
+    grey = np.concatenate([reduce_by_area(np.stack([_ink(png) for png in part])) for part in parts])
+    try:
+        with replace_with(cache) as temporary, open(temporary, "wb") as f:
+            np.savez_compressed(f, grey=grey)
+    except OSError as error:
+        raise DataError(f"{cache} cannot be written ({error}); make room there, or set LAGVAE_DATA") from error
     return grey
 
 
-def _drawings(archives: list[Path]) -> np.ndarray:
-    """Ink of all drawings, uint8 [N, 105, 105] of 0 and 1, in the order of their names. Raises DataError."""
+def _cached(cache: Path) -> np.ndarray | None:
+    """The array in the cache, or None where it is not there, damaged or another."""
+    try:
+        with zipfile.ZipFile(cache) as opened, opened.open("grey.npy") as f:
+            grey = np.lib.format.read_array(f, allow_pickle=False)
+    except DAMAGE:
+        return None
+    return grey if _sha256(grey) == GREY_SHA256 else None
+
+
+def _drawings(archives: list[Path]) -> list[bytes]:
+    """The PNGs of all drawings in the order of their names, as published. Raises DataError."""
     content, digest = [], hashlib.sha256()
     for archive in archives:
         try:
             with zipfile.ZipFile(archive) as opened:
-                names = sorted(name for name in opened.namelist() if name.endswith(".png"))
-                for name in names:
-                    png = opened.read(name)
-                    digest.update("/".join(name.split("/")[-3:]).encode() + hashlib.sha256(png).digest())
-                    content.append(png)
-        except (zipfile.BadZipFile, OSError) as error:
+                for name, member in sorted(_png_names(opened)):
+                    content.append(opened.read(member))
+                    digest.update(name.encode() + hashlib.sha256(content[-1]).digest())
+        except DAMAGE as error:
             raise DataError(f"{archive} is no readable zip archive ({error}); replace it by the right one") from None
     if digest.hexdigest() != DRAWINGS_SHA256:
         raise DataError(
             f"{archives[0].parent} does not hold OMNIGLOT's {DRAWINGS:,} drawings as published ({len(content):,} "
             "found, or their bytes differ); replace images_background.zip and images_evaluation.zip by the right ones"
         )
-    return np.stack([_ink(png) for png in content])
+    return content
+
+
+def _png_names(archive: zipfile.ZipFile) -> list[tuple[str, str]]:
+    """`alphabet/character/drawing.png` and the member's full name, whatever folder an archive puts in front."""
+    names = (name for name in archive.namelist() if name.endswith(".png"))
+    named = (("/".join(name.split("/")[-3:]), name) for name in names)
+    return [pair for pair in named if not pair[0].split("/")[-1].startswith("._")]  # a Mac's own files beside each
 
 
 def _ink(png: bytes) -> np.ndarray:
     return (np.asarray(Image.open(io.BytesIO(png)).convert("L")) < 128).astype(np.uint8)
-
-
-def reduce_by_area(ink: np.ndarray) -> np.ndarray:
-    """uint8 [N, S, S] of 0 and 1, S >= 28 -> the share of ink on each of 28x28 equal areas, uint8 in [0, 255]."""
-    side = ink.shape[1]
-    # Both grids in units of 1/28 of an old pixel, where all overlaps are whole numbers and sums are exact
-    old, new = np.arange(side + 1) * SIZE, np.arange(SIZE + 1) * side
-    overlap = np.minimum(new[1:, None], old[None, 1:]) - np.maximum(new[:-1, None], old[None, :-1])
-    weights = np.clip(overlap, 0, None).astype(np.float64)
-    area = np.einsum("is,nst,jt->nij", weights, ink.astype(np.float64), weights, optimize=True)
-    return np.floor(255 * area / side**2 + 0.5).astype(np.uint8)
 
 
 def _sha256(values: np.ndarray) -> str:
@@ -285,75 +271,20 @@ def _glyphs(sizes: tuple[int | None, ...]) -> ImageSet:
 
 
 def _users(path: Path) -> ImageSet:
-    """The user's own images, split 80/10/10 by a fixed permutation."""
+    """The user's own images, split 80/10/10 by a fixed permutation.
+
+    The name is the file's, made fit for a folder, and the first 8 hex digits of the grey values' sha256, so that a
+    changed file is another data set and none is taken for a published one.
+    """
     if not path.exists():
         raise DataError(f"{path} does not exist: give a folder of PNGs, or a .npy, .npz or .pt file of grey images")
-    grey = _folder(path) if path.is_dir() else checked(_square(_array(path), str(path)), str(path))
+    grey = from_folder(path) if path.is_dir() else from_array(path)
     if len(grey) < LEAST:
         raise DataError(f"{path} holds {len(grey)} images; at least {LEAST} are needed for three splits")
+    sha256, whole = _sha256(grey.numpy()), path.resolve()
+    name = re.sub(r"[^A-Za-z0-9_]+", "-", whole.name if path.is_dir() else whole.stem).strip("-") or "images"
     held_out = len(grey) // 10
     sizes = {"train": len(grey) - 2 * held_out, "valid": held_out, "test": held_out}
-    return ImageSet(path.name, _split(grey, sizes), f"the file {path.name}", ("split 80/10/10 by a fixed permutation",))
-
-
-def _folder(path: Path) -> Tensor:
-    files = sorted(path.glob("*.png"))
-    if not files:
-        raise DataError(f"{path} holds no PNG files: put the images there as *.png, all of one size")
-    images = []
-    for file in files:
-        try:
-            with Image.open(file) as opened:
-                images.append(np.asarray(opened.convert("L"), dtype=np.float64) / 255)
-        except (UnidentifiedImageError, OSError, SyntaxError) as error:
-            raise DataError(f"{file} is no readable PNG ({error}); remove or replace it") from None
-    shapes = sorted({image.shape for image in images})
-    if len(shapes) > 1:
-        raise DataError(f"{path} holds images of several sizes ({', '.join(map(str, shapes))}); give all the same one")
-    height, width = shapes[0]
-    if height != width or height < SIZE:
-        raise DataError(f"{path}: images are {height}x{width}; they must be square, and {SIZE}x{SIZE} or larger")
-    stacked = np.stack(images)
-    if height > SIZE:
-        return torch.from_numpy(reduce_by_area(stacked)).float() / 255
-    return torch.from_numpy(stacked).float()
-
-
-def _array(path: Path) -> Tensor:
-    if path.suffix == ".pt":
-        loaded = _torch_load(path)
-        if not isinstance(loaded, Tensor):
-            raise DataError(f"{path} holds a {type(loaded).__name__} where one tensor of images is expected")
-        return loaded
-    try:
-        loaded = np.load(path, allow_pickle=False)
-        if not isinstance(loaded, np.ndarray):
-            if len(loaded.files) != 1:
-                raise DataError(f"{path} holds {len(loaded.files)} arrays ({', '.join(loaded.files)}); one is expected")
-            loaded = loaded[loaded.files[0]]
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
-        raise DataError(f"{path} cannot be read as an array without pickles ({error})") from None
-    if loaded.dtype.kind not in "buif":
-        raise DataError(f"{path} holds values of type {loaded.dtype}; grey values are numbers")
-    return torch.from_numpy(loaded)
-
-
-def _square(images: Tensor, what: str) -> Tensor:
-    """[N, 28, 28] float from [N, 28, 28] or [N, 1, 28, 28], bytes divided by 255."""
-    if images.ndim == 4 and images.shape[1] == 1:
-        images = images[:, 0]
-    if images.ndim != 3 or tuple(images.shape[1:]) != (SIZE, SIZE):
-        raise DataError(f"{what}: images have the shape {tuple(images.shape)}; [N, {SIZE}, {SIZE}] is expected")
-    return images.float() / 255 if images.dtype == torch.uint8 else images.float()
-
-
-def checked(grey: Tensor, what: str) -> Tensor:
-    """`grey` itself. Raises DataError for NaN or values outside [0, 1]."""
-    if not len(grey):
-        raise DataError(f"{what} holds no images")
-    if grey.isnan().any():
-        raise DataError(f"{what} holds NaN; grey values lie between 0 and 1")
-    low, high = float(grey.min()), float(grey.max())
-    if low < 0 or high > 1:
-        raise DataError(f"{what} holds values from {low:g} to {high:g}; grey values lie between 0 (paper) and 1 (ink)")
-    return grey
+    source = f"the user's own {'folder' if path.is_dir() else 'file'} {whole.name}, grey values sha256 {sha256}"
+    notes = ("split 80/10/10 by a fixed permutation",)
+    return ImageSet(f"{name}-{sha256[:8]}", _split(grey, sizes), source, notes)

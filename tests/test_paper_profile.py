@@ -1,0 +1,36 @@
+"""Profile `paper` can't be trained here; that its steps ask for nothing but their own device can be seen on `meta`.
+
+Torch's meta device has shapes and no values: a hidden transfer, or a tensor made on the processor, is an error there.
+"""
+
+import pytest
+import torch
+
+from lagvae_lib.data import Data
+from lagvae_lib.inference.aggressive import without_gradient
+from lagvae_lib.metrics.nll import log_weights
+from lagvae_lib.models.build import build_model
+from lagvae_lib.models.gaussian import DiagonalGaussian
+from lagvae_lib.profiles import resolve
+
+
+@pytest.mark.parametrize("method", ["aggressive", "autoregressive"])
+def test_steps_on_images_of_the_papers_shape_stay_on_their_device(method):
+    x, data = torch.zeros(50, 1, 28, 28), Data("omniglot", (), (), (), "", False, "", (), None, len)
+    config = resolve("omniglot", method, "paper", 0)
+    with torch.device("meta"):
+        model, x = build_model(config, data), x.to("meta")
+        halves = {"encoder": list(model.encoder_parameters()), "decoder": list(model.decoder_parameters())}
+        for frozen in ([], *halves.values()):
+            if len(frozen) == len(list(model.parameters())):
+                continue
+            with without_gradient(frozen):
+                model.loss(x, 1.0).loss.mean().backward()
+            left = {id(p) for p in frozen}
+            assert all(p.grad.is_meta for p in model.parameters() if id(p) not in left)
+            assert all(p.grad is None for p in frozen)
+            model.zero_grad()
+        if halves["encoder"]:
+            q = model.eval().encode(x)
+            weights = log_weights(model, x, 3, q=DiagonalGaussian(q.mu.detach(), q.logvar.detach()))
+            assert weights.shape == (len(x), 3) and weights.is_meta
