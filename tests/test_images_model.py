@@ -13,10 +13,12 @@ from lagvae_lib.models.vae import VAE, Autoregressive
 SIZE, NZ = 6, 2
 
 
-def decoder(nz: int = NZ, size: int = SIZE, kernels=(5, 3, 3, 3, 3), seed: int = 0) -> PixelCNNDecoder:
+def decoder(
+    nz: int = NZ, size: int = SIZE, kernels=(5, 3, 3, 3, 3), seed: int = 0, channels: int = 8
+) -> PixelCNNDecoder:
     """A small decoder in evaluation mode whose BatchNorm statistics and weights are not those of the start."""
     torch.manual_seed(seed)
-    made = PixelCNNDecoder(nz, channels=8, kernels=kernels, latent_maps=3, size=size)
+    made = PixelCNNDecoder(nz, channels=channels, kernels=kernels, latent_maps=3, size=size)
     with torch.no_grad():
         for name, value in made.named_buffers():
             if "running" in name:
@@ -65,7 +67,8 @@ def textbook_logits(model: PixelCNNDecoder, x: torch.Tensor, z: torch.Tensor | N
         if i > 2:
             hidden = hidden + block(model.skips[i - 3], outputs[i - 3])
         outputs.append(block(module, hidden))
-    return model.logit(F.elu(model.last_norm(model.last(outputs[-1]))))
+    hidden = outputs[-1] + block(model.skips[-1], outputs[-3])
+    return model.logit(F.elu(model.last_norm(model.last(hidden))))
 
 
 def textbook_log_prob(model, x, z):
@@ -112,8 +115,11 @@ def test_log_prob_and_gradients_are_the_textbooks(nz, training):
     statistics = {name: value.clone() for name, value in model.state_dict().items()}
     expected = textbook_log_prob(model, x, z if z is None else z[:, 0])
     gradients = torch.autograd.grad(expected.sum(), wanted)
+    moved = {name: value.clone() for name, value in model.state_dict().items()}
     model.load_state_dict(statistics)
     value = model.log_prob(x, z)[:, 0]
+    torch.testing.assert_close(model.state_dict(), moved)
+    assert training != torch.equal(moved["first_norm.running_mean"], statistics["first_norm.running_mean"])
     torch.testing.assert_close(value, expected, rtol=1e-10, atol=1e-10)
     for got, other in zip(torch.autograd.grad(value.sum(), wanted), gradients, strict=True):
         assert (got - other).norm() <= 1e-9 * other.norm() + 1e-10
@@ -129,9 +135,39 @@ def test_without_gradients_the_folded_network_is_the_same(nz):
             [textbook_log_prob(model, x, z[:, k] if nz else None) for k in range(40 if nz else 1)], dim=1
         )
     torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-4)
+    assert got.shape == (5, 40 if nz else 1)
     with_gradient = model.log_prob(x, z)
     assert with_gradient.requires_grad
     torch.testing.assert_close(with_gradient.detach(), got, rtol=1e-4, atol=1e-4)
+
+
+@torch.no_grad()
+def test_many_samples_are_the_same_one_by_one():
+    model, x, z = decoder(), images(3), codes(3, 13, NZ)
+    one_by_one = torch.cat([model.log_prob(x, z[:, k : k + 1]) for k in range(13)], dim=1)
+    torch.testing.assert_close(model.log_prob(x, z), one_by_one, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("gradient", [True, False])
+def test_lower_precision_is_close_and_answers_in_the_precision_of_the_data(gradient):
+    model, x, z = decoder(), images(5), codes(5, 3, NZ)
+    with torch.set_grad_enabled(gradient):
+        exact = model.log_prob(x, z)
+        model.precision = torch.bfloat16
+        lower = model.log_prob(x, z)
+    assert lower.dtype == torch.float32 and not torch.equal(lower, exact)
+    assert (lower - exact).norm() < 0.02 * exact.norm()
+
+
+def test_every_layer_is_dense_and_channels_last_in_training():
+    """BatchNorm's backward pass is several times slower on anything else."""
+    model, seen = decoder(channels=4).train(), []
+    for module in model.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    model.log_prob(images(4), codes(4, 1, NZ))
+    assert len(seen) == 2 + 3 * len([*model.blocks, *model.skips])
+    assert all(value.is_contiguous(memory_format=torch.channels_last) for value in seen)
 
 
 def test_masked_weights_stay_zero_and_get_no_gradient():
@@ -159,12 +195,15 @@ def test_cached_sampling_is_naive_sampling_pixel_for_pixel(nz, seed):
     assert 0.05 < cached.mean() < 0.95 and not torch.equal(cached[0], cached[1])
 
 
-def test_completion_keeps_what_is_given_and_draws_the_rest():
-    model, x, z, u = decoder(), images(4), codes(4, NZ), uniforms(4)
+@pytest.mark.parametrize("nz", [0, NZ])
+def test_completion_keeps_what_is_given_and_draws_the_rest(nz):
+    model, x, z, u = decoder(nz), images(4), codes(4, nz) if nz else None, uniforms(4)
+    given = x.clone()
     done = complete(model, x, z, 3, uniforms=u)
     assert torch.equal(done[:, :, :3], x[:, :, :3])
     assert torch.equal(done, sample_naive(model, z, u, x, 3))
     assert torch.equal(complete(model, x, z, 0, uniforms=u), sample(model, z, uniforms=u))
+    assert torch.equal(x, given)
 
 
 def test_samples_follow_the_model():
@@ -182,13 +221,35 @@ def test_samples_follow_the_model():
 def test_sampling_in_training_mode_is_refused():
     with pytest.raises(ValueError, match=r"model\.eval\(\)"):
         sample(decoder().train(), codes(2, NZ))
+    with pytest.raises(ValueError, match=r"model\.eval\(\)"):
+        sample_naive(decoder().train(), codes(2, NZ), uniforms(2))
+    with pytest.raises(ValueError, match=r"model\.eval\(\)"):
+        complete(decoder().train(), images(2), codes(2, NZ), 3)
     with pytest.raises(ValueError, match="count"):
         sample(decoder(0), None)
 
 
+@pytest.mark.parametrize("gradient", [True, False])
+def test_a_latent_variable_too_many_or_missing_is_refused(gradient):
+    x = images(2)
+    with torch.set_grad_enabled(gradient):
+        for model, z in ((decoder(), None), (decoder(0), codes(2, 1, NZ)), (decoder(), codes(2, 1, NZ + 1))):
+            with pytest.raises(ValueError, match="dimensions"):
+                model.log_prob(x, z)
+    with pytest.raises(ValueError, match="dimensions"):
+        sample(decoder(), None, 2)
+
+
+def test_the_first_layer_begins_with_equal_weights_for_image_and_latent_maps():
+    model = PixelCNNDecoder(32)
+    kept = model.first.weight[(model.first.mask == 1).expand_as(model.first.weight)]
+    for weight in (kept, model.maps.weight):
+        assert weight.std().item() == pytest.approx((2 / (49 * 64)) ** 0.5, rel=0.1)
+
+
 def test_sizes_of_the_paper():
     encoder, full = ResNetEncoder(32), PixelCNNDecoder(32)
-    assert [len(full.blocks), len(full.skips)] == [12, 10]
+    assert [len(full.blocks), len(full.skips)] == [12, 11]
     assert full.first.weight.shape == (64, 1, 4, 7) and full.maps.weight.shape == (64, 4, 7, 7)
     assert full.z_to_maps.weight.shape == (4 * 28 * 28, 32)
     assert encoder.rest[0].weight.shape == (512, 64, 4, 4) and encoder.linear.weight.shape == (64, 512)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from lagvae_lib.models.images import Folded, PixelCNNDecoder
+from lagvae_lib.models.images import Folded, PixelCNNDecoder, evaluating
 
 
 def sample(
@@ -21,7 +21,7 @@ def sample(
     """Images [B, 1, H, W] from p(x|z), z [B, nz]; `count` of them from a decoder without z.
 
     uniforms: [B, H, W] in place of `generator`; a pixel is ink where its uniform lies below its probability.
-    Raises ValueError in training mode.
+    Raises ValueError in training mode, and where z or `count` does not fit the decoder.
     """
     uniforms = _uniforms(decoder, z, count, generator, uniforms)
     return _draw(decoder, z, uniforms, torch.zeros_like(uniforms).unsqueeze(1), 0)
@@ -35,7 +35,10 @@ def complete(
     generator: torch.Generator | None = None,
     uniforms: Tensor | None = None,
 ) -> Tensor:
-    """x [B, 1, H, W] with the rows from `row` on drawn anew from p(x_below | x_above, z)."""
+    """x [B, 1, H, W] with the rows from `row` on drawn anew from p(x_below | x_above, z).
+
+    uniforms: as in `sample`. Raises ValueError in training mode.
+    """
     uniforms = _uniforms(decoder, z, len(x), generator, uniforms)
     image = x.clone()
     image[:, :, row:] = 0
@@ -54,7 +57,11 @@ def _uniforms(decoder, z, count, generator, uniforms) -> Tensor:
 
 @torch.no_grad()
 def sample_naive(decoder: PixelCNNDecoder, z: Tensor | None, uniforms: Tensor, image=None, row: int = 0) -> Tensor:
-    """The same by one pass of the whole image a pixel: what the cached version is tested and measured against."""
+    """The same by one pass of the whole image a pixel: what the cached version is tested and measured against.
+
+    Raises ValueError in training mode.
+    """
+    evaluating(decoder)
     image = torch.zeros_like(uniforms).unsqueeze(1) if image is None else image.clone()
     image[:, :, row:] = 0
     for i in range(row, decoder.size):
@@ -67,6 +74,7 @@ def sample_naive(decoder: PixelCNNDecoder, z: Tensor | None, uniforms: Tensor, i
 @torch.no_grad()
 def _draw(decoder: PixelCNNDecoder, z: Tensor | None, uniforms: Tensor, image: Tensor, row: int) -> Tensor:
     """Fill `image` from `row` on; the rows above only pass through the network, to fill the caches."""
+    decoder.check(z)
     folded = decoder.folded()
     columns = _Columns(folded, z, len(image))
     for i in range(decoder.size):
@@ -118,7 +126,7 @@ class _Columns:
         self.blocks = [_Block(weights, batch, size) for weights in folded.blocks]
         self.skips = [_Block(weights, batch, size) for weights in folded.skips]
         self.last, self.last_bias = folded.last[:, :, 0, 0].t(), folded.last_bias
-        self.head, self.head_bias = folded.logit[:, :, 0, 0].t(), folded.logit_bias
+        self.head = folded.logit[:, :, 0, 0].t()
 
     def see(self, pixels: Tensor, i: int, j: int) -> None:
         """Take in the pixel (i, j) of every image, [B]."""
@@ -136,7 +144,8 @@ class _Columns:
                 hidden = hidden + self.skips[n - 3](outputs[n - 3], i, j)
             hidden = block(hidden, i, j)
             outputs.append(hidden)
+        hidden = hidden + self.skips[-1](outputs[-3], i, j)
         if not draw:
             return None
         hidden = F.elu_(torch.addmm(self.last_bias, hidden, self.last))
-        return torch.addmm(self.head_bias, hidden, self.head)[:, 0]
+        return (hidden @ self.head)[:, 0]
