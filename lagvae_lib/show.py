@@ -43,8 +43,8 @@ def banner(settings: Settings, data: Data) -> Html:
     The departures are computed from the profiles' table, where `paper` holds the paper's values.
     """
     asked = "" if data.name == settings.dataset else f" (asked for: <code>{escape(settings.dataset)}</code>)"
-    kind = f"<b>A stand-in: {STAND_IN[family(data.name)]}.</b> " if data.stand_in else ""
-    changed = departures(data.name, settings.profile)
+    kind = f"<b>A stand-in: {STAND_IN[family(settings.dataset)]}.</b> " if data.stand_in else ""
+    changed = departures(settings.dataset, settings.profile)
     if data.stand_in:  # its sentences and its vocabulary are what they are, and not cut
         changed = changed[~changed["setting"].isin([TITLES["data.max_len"], TITLES["data.vocab_size"]])]
     rows = "".join(f"<tr><td>{k}</td><td>{h}</td><td>{p}</td></tr>" for k, h, p in changed.itertuples(index=False))

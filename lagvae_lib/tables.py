@@ -76,16 +76,15 @@ def beside_paper(runs: Iterable[Run]) -> pd.DataFrame:
         ]
         if metric in NAMES:
             shown[title, "paper"] = [paper[method].get(metric, "") for method in table.index]
-    frame = pd.DataFrame(shown, index=[label(method, runs[0].metrics["dataset"]) for method in table.index])
+    images = "kernels" in runs[0].config["model"]
+    frame = pd.DataFrame(shown, index=[label(method, images) for method in table.index])
     frame.columns = pd.MultiIndex.from_tuples(frame.columns)
     return frame
 
 
-def label(method: str, dataset: str) -> str:
-    """A method's name in tables and legends; the decoder without z is called after its network."""
-    if method == "autoregressive" and is_images(dataset):
-        return "PixelCNN"
-    return find(method).label
+def label(method: str, images: bool) -> str:
+    """A method's name in tables; the decoder without z is called after its network."""
+    return "PixelCNN" if images and method == "autoregressive" else find(method).label
 
 
 def _printed(dataset: str, method: str) -> dict[str, str]:
@@ -107,5 +106,5 @@ def paper_rows(dataset: str, methods: Iterable[str]) -> pd.DataFrame:
     """The paper's own rows, as printed, for those of `methods` that it has on `dataset` or its full version."""
     name = published.counterpart(dataset)
     known = [method for method in methods if name and method in published.methods(name)]
-    rows = {label(method, dataset): _printed(name, method) for method in known}
+    rows = {label(method, is_images(dataset)): _printed(name, method) for method in known}
     return pd.DataFrame(rows, index=list(NAMES)).T.rename(columns=NAMES)

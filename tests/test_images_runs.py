@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from lagvae_lib import data, runs
+from lagvae_lib import data, runs, tables
 from lagvae_lib.profiles import DataSettings, Evaluation, ImageModelSettings, resolve
 from tests.test_runs import numbers
 
@@ -56,3 +56,11 @@ def test_a_finished_image_run_gives_its_model_back():
     with torch.no_grad():
         kl = torch.cat([model.encode(x).kl() for x in images.test]).mean()
     assert float(kl) == pytest.approx(recorded, rel=2e-2)  # weights are stored in half precision
+
+
+def test_tables_call_the_decoder_after_its_network():
+    """Also on images of the user's own, whose names do not tell what they are."""
+    config = tiny("autoregressive")
+    images = data.load("glyphs", config.data, profile="smoke")
+    run = runs.run(replace(config, dataset="mine-0123abcd"), images)
+    assert tables.beside_paper([run]).index.tolist() == ["PixelCNN"]

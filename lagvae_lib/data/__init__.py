@@ -21,11 +21,8 @@ __all__ = ["NAMES", "Batches", "Data", "DataError", "MissingData", "is_file", "i
 IMAGE_SETS = ("omniglot", "omniglot-28", "glyphs")
 NAMES = ("synthetic", *TEXT_SETS, "grammar", *IMAGE_SETS)
 ARRAYS = (".npy", ".npz", ".pt")  # suffixes of files that hold images
-SMALL = {
-    "yelp": "yelp-small",
-    "yahoo": "yahoo-small",
-    "omniglot": "omniglot-28",
-}  # what these names mean outside profile `paper`
+# What these names mean outside profile `paper`
+SMALL = {"yelp": "yelp-small", "yahoo": "yahoo-small", "omniglot": "omniglot-28"}
 
 
 class Batches(Protocol):

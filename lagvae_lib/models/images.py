@@ -217,11 +217,14 @@ class PixelCNNDecoder(nn.Module):
 
         Linear layer and convolution together are one linear map, so nz + 1 images are convolved and not B.
         """
-        weight, bias = self.z_to_maps.weight, self.z_to_maps.bias
-        images = torch.cat([weight.t(), bias.unsqueeze(0)]).view(self.nz + 1, -1, self.size, self.size)
-        basis = self.maps(images).permute(0, 2, 3, 1)  # so that the product comes out channels-last
+        basis = self.maps(self.z_images()).permute(0, 2, 3, 1)  # so that the product comes out channels-last
         flat = basis.flatten(1)
         return torch.addmm(flat[-1], z, flat[:-1]).view(len(z), *basis.shape[1:]).permute(0, 3, 1, 2)
+
+    def z_images(self) -> Tensor:
+        """The maps that each dimension of z makes by itself, and the bias's, [nz + 1, latent_maps, H, W]."""
+        linear = self.z_to_maps
+        return torch.cat([linear.weight.t(), linear.bias.unsqueeze(0)]).view(self.nz + 1, -1, self.size, self.size)
 
     # -- evaluation mode: BatchNorm folded into the convolutions ---------------------------------------------------
 
@@ -289,10 +292,7 @@ class Folded:
         """[nz + 1, H * W * C]: what each dimension of z, and then the bias, add to the first layer."""
         decoder = self.decoder
         weight, _ = fold(decoder.maps.weight, decoder.first_norm)
-        linear = decoder.z_to_maps
-        images = torch.cat([linear.weight.t(), linear.bias.unsqueeze(0)])
-        images = images.view(decoder.nz + 1, -1, decoder.size, decoder.size)
-        return F.conv2d(images, weight, padding=decoder.maps.padding).permute(0, 2, 3, 1).flatten(1)
+        return F.conv2d(decoder.z_images(), weight, padding=decoder.maps.padding).permute(0, 2, 3, 1).flatten(1)
 
     def image_share(self, x: Tensor) -> Tensor:
         """The first layer without z, [B, channels, H, W], before its ELU."""
