@@ -176,6 +176,14 @@ TABLE = {
             evaluation=Evaluation(iw_samples=20, iw_examples=20, observe_every=4, probe=60),
             anneal_epochs=1,
         ),
+        "scaled": replace(
+            IMAGES,
+            model=ImageModelSettings(encoder=16, last=128, kernels=(7, 5, 5, 3, 3), channels=16),  # 64, 512, 13, 64
+            # An epoch is 50 updates (447), so that the aggressive stage, whose end is decided once an epoch, can be
+            # short; 1000 epochs and a patience of 20 of the longer ones
+            schedule=replace(IMAGES.schedule, epoch_updates=50, max_epochs=100, patience=8),
+            evaluation=Evaluation(iw_examples=1000, observe_every=10, mi_draws=10),  # all 8,070 test images, 500, 1
+        ),
     },
 }
 

@@ -29,6 +29,7 @@ class Schedule:
 
     After `patience` epochs in a row without a new best, and not before epoch `decay_from`, the learning rate is
     multiplied by `decay` and the best parameters are loaded again; training ends with the `max_decays`-th time.
+    epoch_updates: an epoch is so many batches of a new permutation of the training set; None: all of them, once.
     """
 
     optimiser: str = "sgd"
@@ -38,9 +39,16 @@ class Schedule:
     decay_from: int = 0
     decay: float = 0.5
     max_decays: int = 5
+    epoch_updates: int | None = None
 
     def __post_init__(self):
         choose(self.optimiser, OPTIMISERS, "optimiser")
+        if self.epoch_updates is not None and self.epoch_updates < 1:
+            raise ValueError(f"epoch_updates must be None or at least 1, not {self.epoch_updates}")
+
+    def epoch_length(self, batches: int) -> int:
+        """Updates of an epoch on a training set of so many batches."""
+        return min(self.epoch_updates or batches, batches)
 
 
 def noise(seed: int, stream: int, position: int) -> torch.Generator:
@@ -76,6 +84,7 @@ class Trainer:
         self.objective, self.inference, self.schedule = objective, inference, schedule
         self.seed, self.units, self.observe, self.observe_every = seed, units, observe, observe_every if observe else 0
         self.observe_dense, self.mi_draws = observe_dense, mi_draws
+        self.epoch_length = schedule.epoch_length(len(train))
         self.order_generator = torch.Generator().manual_seed(seed)
         self.state = {
             "epoch": 0,
@@ -114,7 +123,7 @@ class Trainer:
     def _rest_of_epoch(self) -> Iterator[int]:
         """Indices of this epoch's batches that have not been used, in the order drawn when the epoch began."""
         if not self.state["order"]:
-            self.state["order"] = self.train.order(self.order_generator)
+            self.state["order"] = self.train.order(self.order_generator)[: self.epoch_length]
         yield from self.state["order"][self.state["position"] :]
 
     def _iterate(self, index: int) -> None:
@@ -122,7 +131,7 @@ class Trainer:
         self.model.train()
         self._lap("other")
         phase = "aggressive" if state["inference"].get("aggressive") else "plain"
-        kl_weight = self.objective.weight(state["iteration"] + 1, len(self.train))
+        kl_weight = self.objective.weight(state["iteration"] + 1, self.epoch_length)
         x = self.train.get(index, self.order_generator)
         batch = Batch(x, lambda: self.train.draw(self.order_generator), kl_weight, self.units)
         step = self.inference.step(self.model, batch, self.optimisers, state["inference"])
@@ -175,7 +184,7 @@ class Trainer:
             "epoch": state["epoch"] + 1,
             "iteration": state["iteration"],
             "lr": state["lr"],
-            "kl_weight": self.objective.weight(state["iteration"], len(self.train)),
+            "kl_weight": self.objective.weight(state["iteration"], self.epoch_length),
             "aggressive": bool(state["inference"].get("aggressive")),
             "inner_steps": sums["inner_steps"] / sums["iterations"],
             "clipped": sums["clipped"] / sums["iterations"],
