@@ -55,13 +55,16 @@ def _memories(index: int, case: Case, options: list[str]) -> dict[str, float]:
 
 def _equal(quick: bool) -> dict:
     """Differences at initial parameters and at five times those; raises where they are more than rounding."""
-    text = [shapes.TINY] if quick else [shapes.PAPER, shapes.SCALED]
+    models = [shapes.TINY] if quick else [shapes.PAPER, shapes.SCALED]
     toy = shapes.TINY_TOY if quick else shapes.TOY
     found = {}
     for scale in (1.0, 5.0):
-        for shape in (*text, toy):
+        for shape in (*models, toy):
             name = f"{shape.name}, parameters x{scale:g}"
             found[name] = equality.check(equality.training(shape, scale) | equality.evaluation(shape, scale=scale))
+    for shape in [shapes.TINY_IMAGES] if quick else [shapes.IMAGES_PAPER, shapes.IMAGES_SCALED]:
+        values = equality.training(shape) | equality.evaluation(shape) | equality.pixels(shape)
+        found[shape.name] = equality.check(values, shape.tolerance)
     for name, make in (("prior", shapes.library), ("narrower", shapes.informative)):
         found[f"{toy.name}, posteriors on the grid, {name}"] = equality.check(equality.grid(make(toy), toy))
     print("Relative differences from the textbook's values (dropout on, same masks); bfloat16 is meant to differ:")
@@ -87,7 +90,7 @@ def _print(case: Case, row: dict) -> None:
 def _toy_run(rows: list[dict]) -> dict:
     """Seconds of the toy's aggressive run, composed of its parts' times: `AGGRESSIVE_EPOCHS` of inner and outer steps,
     plain steps to the end, a look at the posteriors every `LOOK_EVERY` iterations. Validation is left out."""
-    toy = {row["case"].split(" at ")[0]: row["times"] for row in rows if row["shape"]["nz"] == 1}
+    toy = {row["case"].split(" at ")[0]: row["times"] for row in rows if row["shape"].get("nz") == 1}
     looks = ITERATIONS * EPOCHS // LOOK_EVERY
     composed = {}
     for name, clip, grid in ((TEXTBOOK, TEXTBOOK, TEXTBOOK), ("library", cases.JOINT, "library")):

@@ -29,7 +29,7 @@ def times(case: Case) -> dict[str, dict[str, float]]:
             wall, cpu = time.perf_counter(), time.process_time()
             work()
             taken[variant].append((time.perf_counter() - wall, time.process_time() - cpu))
-    return {variant: _medians(pairs, case.per_call) for variant, pairs in taken.items()}
+    return {variant: _medians(pairs, case.units(variant)) for variant, pairs in taken.items()}
 
 
 def _medians(pairs: list[tuple[float, float]], per_call: int) -> dict[str, float]:

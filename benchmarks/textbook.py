@@ -58,12 +58,11 @@ class Decoder(nn.Module):
 
 
 class TextbookVAE(nn.Module):
-    """The LSTM-VAE of section 5.1."""
+    """A VAE of `Encoder` and `Decoder`, or of those of `benchmarks.textbook_images`."""
 
-    def __init__(self, words: int, nz: int, embedding: int, hidden: int, dropout: float = 0.5):
+    def __init__(self, encoder: nn.Module, decoder: nn.Module):
         super().__init__()
-        self.encoder = Encoder(words, nz, embedding, hidden)
-        self.decoder = Decoder(words, nz, embedding, hidden, dropout)
+        self.encoder, self.decoder = encoder, decoder
 
     def loss(self, x: Tensor, kl_weight: float = 1.0) -> Tensor:
         """The negative ELBO by one sample, [B] nats."""

@@ -8,7 +8,7 @@ import sys
 import pytest
 import torch
 
-from benchmarks import equality, shapes
+from benchmarks import equality, shapes, textbook_images
 from lagvae_lib.metrics.grid import grid_posterior
 from lagvae_lib.paths import ROOT
 
@@ -25,10 +25,22 @@ def test_importance_weighted_bounds_are_equal(scale):
     equality.check(equality.evaluation(shapes.TINY, scale=scale))
 
 
+def test_images_are_the_same_at_a_tolerance_of_their_own():
+    shape = shapes.TINY_IMAGES
+    found = equality.training(shape) | equality.evaluation(shape) | equality.pixels(shape)
+    equality.check(found, shape.tolerance)
+    assert found["pixels"] == 0 and 0 < found["encoder, bfloat16"] < 0.1
+    model = shapes.library(shape)
+    twin = shapes.textbook(model, shape)
+    values = model.decoder.state_dict()
+    with pytest.raises(KeyError, match="logit"):
+        textbook_images.load(twin.decoder, {name: values[name] for name in values if name != "logit.weight"})
+
+
 @pytest.mark.parametrize("make", [shapes.library, shapes.informative])
 def test_grid_posteriors_are_equal(make):
     model, shape = make(shapes.TINY_TOY).eval(), shapes.TINY_TOY
-    narrowest = grid_posterior(model, shapes.sentences(shape, 16)).sd().min()
+    narrowest = grid_posterior(model, shapes.inputs(shape, 16)).sd().min()
     assert (narrowest < 0.9) == (make is shapes.informative)
     equality.check(equality.grid(model, shape))
 

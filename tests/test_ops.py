@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
-from lagvae_lib.models.ops import linear_cross_entropy, lstm, lstm_step
+from lagvae_lib.models.ops import _whole, linear_cross_entropy, lstm, lstm_step
 
 shapes = settings(max_examples=15, deadline=None)
 
@@ -40,6 +40,18 @@ def test_lstm_step_repeats_lstm():
     for x, expected in zip(inputs, whole, strict=True):
         h, c = lstm_step(x, w_hh, h, c)
         torch.testing.assert_close(h, expected)
+
+
+def test_cross_entropy_on_a_gpu_is_the_same():
+    """There all logits are made at once; the path is called by its own name, for want of a GPU."""
+    torch.manual_seed(0)
+    hidden, weight = torch.randn(7, 4, requires_grad=True), torch.randn(9, 4, requires_grad=True)
+    target = torch.randint(9, (7,))
+    expected, got = linear_cross_entropy(hidden, weight, target, rows=3), _whole(hidden, weight, target, None)
+    torch.testing.assert_close(got, expected)
+    for a, b in zip(gradients(got, [hidden, weight]), gradients(expected, [hidden, weight]), strict=True):
+        torch.testing.assert_close(a, b)
+    torch.testing.assert_close(_whole(hidden, weight, target, torch.bfloat16), expected, rtol=0.05, atol=0.05)
 
 
 @shapes

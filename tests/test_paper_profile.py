@@ -7,19 +7,27 @@ import pytest
 import torch
 
 from lagvae_lib.data import Data
+from lagvae_lib.data.text import SPECIAL, Vocab
 from lagvae_lib.inference.aggressive import without_gradient
 from lagvae_lib.metrics.nll import log_weights
 from lagvae_lib.models.build import build_model
 from lagvae_lib.models.gaussian import DiagonalGaussian
 from lagvae_lib.profiles import resolve
 
+YELP = Vocab((*SPECIAL, *map(str, range(19_993))))  # as many words as the paper's
+BATCHES = {
+    "yelp": (torch.zeros(32, 98, dtype=torch.long), YELP),
+    "omniglot": (torch.zeros(50, 1, 28, 28), None),
+}
+
 
 @pytest.mark.parametrize("method", ["aggressive", "autoregressive"])
-def test_steps_on_images_of_the_papers_shape_stay_on_their_device(method):
-    x, data = torch.zeros(50, 1, 28, 28), Data("omniglot", (), (), (), "", False, "", (), None, len)
-    config = resolve("omniglot", method, "paper", 0)
+@pytest.mark.parametrize("dataset", BATCHES)
+def test_steps_at_the_papers_shape_stay_on_their_device(dataset, method):
+    x, vocab = BATCHES[dataset]
+    data = Data(dataset, (), (), (), "", False, "", (), vocab, len)
     with torch.device("meta"):
-        model, x = build_model(config, data), x.to("meta")
+        model, x = build_model(resolve(dataset, method, "paper", 0), data), x.to("meta")
         halves = {"encoder": list(model.encoder_parameters()), "decoder": list(model.decoder_parameters())}
         for frozen in ([], *halves.values()):
             if len(frozen) == len(list(model.parameters())):

@@ -2,7 +2,7 @@
 
 `lstm` is the LSTM recurrence alone: the inputs' projections are made for all steps at once by the caller, so that
 what does not change along the sentence (z) or between samples (the words) is projected once. `linear_cross_entropy`
-is the output layer together with the loss: it never holds the logits of more than `rows` tokens.
+is the output layer together with the loss: on a processor it never holds the logits of more than `rows` tokens.
 Both compute no gradient that nobody asked for, which is what makes the encoder's inner loop cheap.
 """
 
@@ -180,14 +180,24 @@ def _weighted_d_weight(ctx, hidden, weight, target, d_nll) -> Tensor:
     return d_weight
 
 
+def _whole(hidden: Tensor, weight: Tensor, target: Tensor, precision: torch.dtype | None) -> Tensor:
+    """With all logits at once: for a GPU, which has the memory, and which the chunks and the comparison on the host
+    that `_LinearCrossEntropy` makes would keep waiting."""
+    dtype = precision or hidden.dtype
+    logits = F.linear(hidden.to(dtype), weight.to(dtype)).to(hidden.dtype)
+    return F.cross_entropy(logits, target, reduction="none")
+
+
 def linear_cross_entropy(
     hidden: Tensor, weight: Tensor, target: Tensor, *, rows: int = ROWS, precision: torch.dtype | None = None
 ) -> Tensor:
-    """-log softmax(W h)[target] for every token, [N] in nats, without ever holding all logits.
+    """-log softmax(W h)[target] for every token, [N] in nats; a processor never holds the logits of all of them.
 
     hidden: [N, H]. weight: [V, H]. target: [N] word ids. precision: the dtype of the two products with the vocabulary
     (torch.bfloat16 for speed; sums and the softmax stay in `hidden`'s dtype), None for `hidden`'s own.
     """
+    if torch.is_grad_enabled() and hidden.device.type != "cpu":
+        return _whole(hidden, weight, target, precision)
     rows = math.ceil(len(hidden) / math.ceil(len(hidden) / rows))  # no short chunk at the end: it costs nearly as much
     if torch.is_grad_enabled():
         return _LinearCrossEntropy.apply(hidden, weight, target, rows, precision)
