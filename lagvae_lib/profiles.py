@@ -176,6 +176,13 @@ TABLE = {
             evaluation=Evaluation(iw_samples=20, iw_examples=20, observe_every=4, probe=60),
             anneal_epochs=1,
         ),
+        "quick": replace(
+            IMAGES,
+            data=replace(IMAGES.data, train=2000, valid=300, test=300),
+            model=SMALL_IMAGES,
+            schedule=replace(IMAGES.schedule, epoch_updates=10, max_epochs=30),
+            evaluation=Evaluation(iw_samples=50, iw_examples=100, observe_every=10, probe=300, mi_draws=10),
+        ),
         "scaled": replace(
             IMAGES,
             model=ImageModelSettings(encoder=16, last=128, kernels=(7, 5, 5, 3, 3), channels=16),  # 64, 512, 13, 64

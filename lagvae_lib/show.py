@@ -87,6 +87,7 @@ TITLES = {
     "model.channels": "channels of the decoder",
     "model.latent_maps": "maps that z becomes",
     "schedule.lr": "learning rate",
+    "schedule.epoch_updates": "updates of an epoch, where it is not the whole training set",
     "schedule.max_epochs": "epochs, at most",
     "schedule.patience": "bad epochs before the rate is halved",
     "schedule.decay_from": "epoch from which the rate may be halved",

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from lagvae_lib import notebook, plots, runs, show, tables
-from lagvae_lib.plots import text as figures
+from lagvae_lib.plots import records as figures
 from lagvae_lib.speaker import score, speaker
 from tests.tiny import tiny_config, tiny_data
 

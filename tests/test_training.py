@@ -130,3 +130,16 @@ def test_history_has_a_row_an_epoch_and_the_stage_of_each():
         assert (row["inner_steps"] > 0) == row["aggressive"]
         assert all(math.isfinite(value) for value in row.values())
     assert rows[0]["kl_weight"] == pytest.approx(1.0)  # annealed over this profile's one epoch
+
+
+@pytest.mark.parametrize(("asked", "made_of"), [(2, 2), (None, None), (1000, None)])
+def test_an_epoch_has_the_updates_that_are_asked_for_and_anneals_by_them(asked, made_of):
+    made = trainer([1.0, 1.0], epoch_updates=asked)
+    made.fit()
+    updates = made_of or len(made.train)
+    assert [row["iteration"] for row in made.state["history"]] == [updates, 2 * updates]
+
+
+def test_an_epoch_without_updates_is_refused():
+    with pytest.raises(ValueError, match="epoch_updates"):
+        Schedule(epoch_updates=0)

@@ -1,4 +1,4 @@
-"""Figures about text models: training dynamics (Figure 5), what the bounds say, and how the code is used.
+"""Figures from records of runs: training dynamics (Figure 5), what the bounds say, and how the code is used.
 
 Each takes finished runs by name (a label to draw under), leaves out those without a latent variable where there is
 nothing to draw, and returns a figure. Fed by records only.
@@ -132,7 +132,7 @@ def information_by_batch(runs: Mapping[str, Run]) -> Figure:
     """I(x; z) on the test set, estimated from both sides, by the batch whose mixture stands for q(z); a panel a run.
 
     Circles: the same-sample estimate, low in expectation and never above log B (black). Triangles: leave one out, high
-    in expectation. Dotted: the paper's estimate, whose batches hold at most 32.
+    in expectation. Dotted: the paper's estimate, whose batches are those of training.
     """
     runs = with_code(runs)
     figure, axes = _panels(runs)
