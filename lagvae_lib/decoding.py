@@ -76,13 +76,13 @@ def beam(decoder: nn.Module, z: Tensor | None, max_tokens: int, rows: int = 1, w
     if width < 1:
         raise ValueError(f"width must be at least 1, not {width}")
     rows = _check(decoder, z, max_tokens, rows)
-    h, c, bias = decoder.start(z if z is None else z.repeat_interleave(width, 0), rows * width)
+    h, c, share = decoder.start(z if z is None else z.repeat_interleave(width, 0), rows * width)
     words = torch.full((rows, width, 1), START, device=h.device)
     scores = h.new_full((rows, width), -torch.inf)
     scores[:, 0] = 0.0  # all hypotheses start alike: one of them is enough
     first = torch.arange(rows, device=h.device).unsqueeze(1) * width
     for _ in range(max_tokens):
-        log_p, h, c = decoder.next_word(words[..., -1].flatten(), h, c, bias)
+        log_p, h, c = decoder.next_word(words[..., -1].flatten(), h, c, share)
         candidates = scores.unsqueeze(2) + _continuations(log_p, words[..., -1])
         scores, best = candidates.flatten(1).topk(width, dim=1)
         parent, word = best // log_p.shape[1], best % log_p.shape[1]
@@ -121,11 +121,11 @@ def _generate(
     decoder: nn.Module, z: Tensor | None, max_tokens: int, rows: int, pick: Callable[[Tensor], Tensor]
 ) -> Decoded:
     rows = _check(decoder, z, max_tokens, rows)
-    h, c, bias = decoder.start(z, rows)
+    h, c, share = decoder.start(z, rows)
     words = [torch.full((rows,), START, device=h.device)]
     total, unfinished = h.new_zeros(rows), torch.ones(rows, dtype=torch.bool, device=h.device)
     for _ in range(max_tokens):
-        log_p, h, c = decoder.next_word(words[-1], h, c, bias)
+        log_p, h, c = decoder.next_word(words[-1], h, c, share)
         word = pick(_allowed(log_p))
         total += torch.where(unfinished, log_p.gather(1, word.unsqueeze(1)).squeeze(1), 0.0)
         words.append(torch.where(unfinished, word, PAD))

@@ -1,7 +1,8 @@
 """The registry of methods: each is a value made of an objective, an inference strategy and a model variant.
 
-A name may carry changed knobs of its inference, as `aggressive+clip=separate` or `aggressive-anneal+fixed_steps=30`:
-that is another method, with a folder of its own among the results.
+A name may carry changes: `+aggressive` fits q by Algorithm 1 (`free-bits+aggressive`), and `knob=value` sets a field of
+the inference, the objective or the variant (`aggressive+clip=separate`, `bn-vae+scale=0.4`). That is another method,
+with a folder of its own among the results.
 """
 
 from dataclasses import dataclass, fields, replace
@@ -9,13 +10,52 @@ from dataclasses import dataclass, fields, replace
 from lagvae_lib.inference import Inference
 from lagvae_lib.inference.aggressive import Aggressive
 from lagvae_lib.inference.amortised import Amortised
+from lagvae_lib.inference.semi_amortised import SemiAmortised
 from lagvae_lib.names import choose
 from lagvae_lib.objectives import Objective
+
+FAMILIES = ("text", "images")  # the toy counts as text
+POSTERIORS = ("gaussian", "batch-norm", "floor")
+PRIORS = ("normal", "vamp", "flow")
+DECODERS = ("standard", "skip", "dilated", "local")
+
+
+@dataclass(frozen=True)
+class Variant:
+    """What is different in the model itself.
+
+    posterior: the family of q(z|x): "gaussian"; "batch-norm", mu through BatchNorm of fixed `scale` (BN-VAE); "floor",
+        variances that keep the KL above `delta` nats (delta-VAE).
+    prior: "normal", N(0, I); "vamp", the mixture of q at `pseudo_inputs` trained images; "flow", the VLAE's.
+    decoder: "standard"; "skip", z reaches every layer (Skip-VAE); "dilated", convolutions over words; "local", a
+        PixelCNN that sees few rows.
+    levels: 2 puts a second latent variable below the first (images).
+    """
+
+    posterior: str = "gaussian"
+    scale: float = 0.6
+    delta: float = 1.0
+    prior: str = "normal"
+    pseudo_inputs: int = 500
+    decoder: str = "standard"
+    levels: int = 1
+
+    def __post_init__(self):
+        choose(self.posterior, POSTERIORS, "posterior")
+        choose(self.prior, PRIORS, "prior")
+        choose(self.decoder, DECODERS, "decoder")
+        if self.levels not in (1, 2):
+            raise ValueError(f"levels must be 1 or 2, not {self.levels}")
+        if self.scale <= 0 or self.delta <= 0 or self.pseudo_inputs < 1:
+            raise ValueError("scale and delta must be positive, and there must be at least one pseudo-input")
 
 
 @dataclass(frozen=True)
 class Method:
-    """name: what it is called everywhere. label: its row in the paper's tables. source: where it comes from."""
+    """name: what it is called everywhere. label: its row in the tables. source: where it comes from.
+
+    families: of data sets that it is made for. optimiser, lr: where it has its own, else the profile's.
+    """
 
     name: str
     label: str
@@ -23,9 +63,14 @@ class Method:
     model: str = "vae"  # or "autoregressive"
     objective: Objective = Objective()
     inference: Inference = Amortised()
+    variant: Variant = Variant()
+    families: tuple[str, ...] = FAMILIES
+    optimiser: str | None = None
+    lr: float | None = None
 
 
 ANNEAL = Objective(start=0.1, anneal_epochs=10)
+FREE = 4.0  # nats
 
 METHODS = {
     method.name: method
@@ -42,30 +87,94 @@ METHODS = {
             )
             for beta in (0.2, 0.4, 0.6, 0.8)
         ),
+        Method("sa-vae", "SA-VAE", "section 5.2; Kim et al. 2018", inference=SemiAmortised()),
+        Method(
+            "sa-vae-anneal",
+            "SA-VAE + anneal",
+            "section 5.2; Kim et al. 2018",
+            objective=ANNEAL,
+            inference=SemiAmortised(),
+        ),
         Method("aggressive", "Ours", "Algorithm 1", inference=Aggressive()),
         Method("aggressive-anneal", "Ours + anneal", "Algorithm 1", objective=ANNEAL, inference=Aggressive()),
+        Method(
+            "cnn-vae",
+            "CNN-VAE",
+            "reference point of Table 1; Yang et al. 2017",
+            variant=Variant(decoder="dilated"),
+            families=("text",),
+            optimiser="adam",
+            lr=1e-3,
+        ),
+        Method(
+            "vlae",
+            "VLAE",
+            "reference point of Table 2; Chen et al. 2017",
+            variant=Variant(prior="flow", decoder="local"),
+            families=("images",),
+        ),
+        Method(
+            "vampprior",
+            "VampPrior",
+            "Tomczak & Welling 2018, one level, on the paper's decoder",
+            variant=Variant(prior="vamp"),
+            families=("images",),
+        ),
+        Method(
+            "vampprior-2level",
+            "VampPrior, two levels",
+            "reference point of Table 2; Tomczak & Welling 2018; KL, MI, AU of the upper level",
+            variant=Variant(prior="vamp", levels=2),
+            families=("images",),
+        ),
+        Method("free-bits", "free bits", "Kingma et al. 2016", objective=Objective(free_nats=FREE)),
+        Method(
+            "pretrain-free-bits",
+            "pretrained + free bits",
+            "Li et al. 2019",
+            objective=Objective(start=0.0, anneal_epochs=10, free_nats=FREE, pretrain_epochs=5),
+        ),
+        Method("cyclical", "cyclical annealing", "Fu et al. 2019", objective=Objective(cycles=4)),
+        Method("bn-vae", "BN-VAE", "Zhu et al. 2020", variant=Variant(posterior="batch-norm")),
+        Method("delta-vae", "δ-VAE", "Razavi et al. 2019", variant=Variant(posterior="floor")),
+        Method("skip-vae", "Skip-VAE", "Dieng et al. 2019", variant=Variant(decoder="skip")),
     )
 }
 
 
+def for_family(family: str) -> tuple[str, ...]:
+    """Names of the methods made for "text" or "images"."""
+    return tuple(name for name, method in METHODS.items() if family in method.families)
+
+
 def find(name: str) -> Method:
-    """The method called `name`, changed knobs included. Raises `UnknownName` or ValueError with the valid ones."""
+    """The method called `name`, changes included. Raises `UnknownName` or ValueError with the valid ones."""
     base, *changes = name.split("+")
     method = METHODS[choose(base, METHODS, "method")]
     for change in changes:
-        method = _change(method, change)
+        method = _aggressive(method) if change == "aggressive" else _change(method, change)
     return replace(method, name=name)
 
 
+def _aggressive(method: Method) -> Method:
+    if method.model == "autoregressive" or method.inference != Amortised():
+        raise ValueError(f"+aggressive: {method.name} has no amortised inference network to fit by Algorithm 1")
+    return replace(method, inference=Aggressive(), label=f"{method.label} (aggressive)")
+
+
+PARTS = ("inference", "objective", "variant")
+
+
 def _change(method: Method, change: str) -> Method:
-    knobs = {field.name: field.type for field in fields(method.inference)}
+    """One field set anew, in whichever part of the method has it; no two parts share a name that may be set."""
+    owners = {field.name: part for part in PARTS for field in fields(getattr(method, part))}
     key, _, value = change.partition("=")
-    choose(key, knobs, f"knob of {method.name}")
-    kind = type(getattr(method.inference, key))
+    part = owners[choose(key, owners, f"knob of {method.name}")]
+    kind = type(getattr(getattr(method, part), key))
     try:
         # `fixed_steps` is None by default: a number in any case
         parsed = value if kind is str else float(value) if kind is float else int(value)
     except ValueError:
         raise ValueError(f"{change!r} in the method's name: {value!r} is not a number") from None
-    label = f"{method.label} ({key} {value})"
-    return replace(method, inference=replace(method.inference, **{key: parsed}), label=label)
+    changed = replace(getattr(method, part), **{key: parsed})
+    return replace(method, label=f"{method.label} ({key} {value})", **{part: changed})

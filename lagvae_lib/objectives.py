@@ -1,6 +1,9 @@
-"""The weight of the KL term, the one thing in which plain, annealed and beta training differ."""
+"""The weight of the KL term over a run, and the KL that costs nothing: in these two plain, annealed, beta, cyclical and
+free-bits training differ."""
 
 from dataclasses import dataclass
+
+RAMP = 0.5  # the share of a cycle in which the weight climbs (Fu et al. 2019)
 
 
 @dataclass(frozen=True)
@@ -9,16 +12,45 @@ class Objective:
 
     kl_weight: the weight in the end; 1 is the ELBO, anything else a beta-VAE.
     start, anneal_epochs: the weight begins at `start` and reaches `kl_weight` linearly after that many epochs, one
-    increment per outer iteration (the paper: from 0.1, over 10 epochs). 0 epochs: no annealing.
+        increment per outer iteration (the paper: from 0.1, over 10 epochs). 0 epochs: no annealing.
+    cycles: the run is cut into so many cycles of equal length, in each of which the weight climbs linearly from 0 to
+        `kl_weight` during the first half and stays there (cyclical annealing, Fu et al. 2019). 0: none.
+    free_nats: nats of the KL that cost nothing, the same share for each dimension (free bits, Kingma et al. 2016).
+    pretrain_epochs: epochs before the run in which the weight is 0, an autoencoder's; the encoder is kept, the decoder
+        begins the run anew (Li et al. 2019).
+    Raises ValueError for annealing together with cycles, and for a negative value.
     """
 
     kl_weight: float = 1.0
     start: float = 1.0
     anneal_epochs: float = 0.0
+    cycles: int = 0
+    free_nats: float = 0.0
+    pretrain_epochs: int = 0
 
-    def weight(self, iteration: int, per_epoch: int) -> float:
-        """The weight at outer iteration t = 1, 2, ... of a run with `per_epoch` iterations an epoch."""
+    def __post_init__(self):
+        if self.anneal_epochs and self.cycles:
+            raise ValueError("an objective anneals once (anneal_epochs) or in cycles (cycles), not both")
+        for name in ("kl_weight", "start", "anneal_epochs", "cycles", "free_nats", "pretrain_epochs"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} must be 0 or more, not {getattr(self, name)}")
+
+    def weight(self, iteration: int, per_epoch: int, epochs: int) -> float:
+        """The weight at outer iteration t = 1, 2, ... of a run of at most `epochs` epochs of `per_epoch` iterations.
+
+        Pretraining is not part of the run and has weight 0; t counts its iterations too.
+        """
+        iteration -= self.pretrain_epochs * per_epoch
+        if iteration <= 0:
+            return 0.0
+        if self.cycles:
+            cycle = epochs * per_epoch / self.cycles
+            return self.kl_weight * min(1.0, ((iteration - 1) % cycle) / cycle / RAMP)
         total = self.anneal_epochs * per_epoch
         if iteration >= total:
             return self.kl_weight
         return min(self.kl_weight, self.start + (self.kl_weight - self.start) * iteration / total)
+
+    def settled_from(self, epochs: int) -> float:
+        """Epochs of the run after which the weight no longer moves."""
+        return epochs * (1 - (1 - RAMP) / self.cycles) if self.cycles else self.anneal_epochs

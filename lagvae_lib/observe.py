@@ -33,11 +33,11 @@ class _Dynamics:
 
     def __call__(self, model: nn.Module, iteration: int) -> dict:
         q, sizes = encode(model, self.probe)
-        return _curves(q, sizes, noise(self.seed, OBSERVED, iteration))
+        return _curves(model, q, sizes, noise(self.seed, OBSERVED, iteration))
 
 
-def _curves(q: DiagonalGaussian, sizes: list[int], generator: torch.Generator) -> dict:
-    values = information(q, sizes, generator)
+def _curves(model: nn.Module, q: DiagonalGaussian, sizes: list[int], generator: torch.Generator) -> dict:
+    values = information(model, q, sizes, generator)
     return values | {
         "aggregate_kl": mutual_information.aggregate_kl(values["kl"], values["mi"]),
         "aggregate_kl_large": mutual_information.aggregate_kl(values["kl"], values["mi_large"]),
@@ -53,4 +53,4 @@ class _Grid:
     def __call__(self, model: nn.Module, iteration: int) -> dict:
         q, sizes = encode(model, [self.probe])
         measured = lag.measure(model, self.probe, q)
-        return _curves(q, sizes, noise(self.seed, OBSERVED, iteration)) | measured
+        return _curves(model, q, sizes, noise(self.seed, OBSERVED, iteration)) | measured

@@ -10,8 +10,7 @@ from dataclasses import asdict, dataclass, replace
 import torch
 
 from lagvae_lib.data import is_images
-from lagvae_lib.inference.aggressive import Aggressive
-from lagvae_lib.methods import Method, find
+from lagvae_lib.methods import Method, find, for_family
 from lagvae_lib.names import choose
 from lagvae_lib.training import Schedule
 
@@ -89,6 +88,8 @@ class Profile:
     schedule: Schedule
     evaluation: Evaluation
     anneal_epochs: float = 10
+    pretrain_epochs: int = 5
+    pseudo_inputs: int = 500
     window: int = 15
     stop_reference: str = "previous"
     stop_patience: int = 1
@@ -126,6 +127,7 @@ TABLE = {
             schedule=replace(TOY.schedule, max_epochs=2),  # 50
             evaluation=Evaluation(iw_samples=20, observe_every=20, probe=40),  # 500, 200, 500
             anneal_epochs=1,  # 10
+            pretrain_epochs=1,  # 5
         ),
         "quick": replace(
             TOY,
@@ -144,6 +146,7 @@ TABLE = {
             schedule=replace(TEXT.schedule, max_epochs=2),
             evaluation=Evaluation(iw_samples=20, observe_every=2, probe=60),
             anneal_epochs=1,
+            pretrain_epochs=1,
         ),
         "quick": replace(
             TEXT,
@@ -175,12 +178,15 @@ TABLE = {
             schedule=replace(IMAGES.schedule, max_epochs=2),
             evaluation=Evaluation(iw_samples=20, iw_examples=20, observe_every=4, probe=60),
             anneal_epochs=1,
+            pretrain_epochs=1,
+            pseudo_inputs=10,
         ),
         "quick": replace(
             IMAGES,
             data=replace(IMAGES.data, train=2000, valid=300, test=300),
             model=SMALL_IMAGES,
-            schedule=replace(IMAGES.schedule, epoch_updates=10, max_epochs=30),
+            # 1e-3, 1000 epochs: Adam moves a weight by its rate an update, and 300 of them must do
+            schedule=replace(IMAGES.schedule, lr=1e-2, epoch_updates=10, max_epochs=30),
             evaluation=Evaluation(iw_samples=50, iw_examples=100, observe_every=10, probe=300, mi_draws=10),
         ),
         "scaled": replace(
@@ -227,23 +233,42 @@ def default_profile(dataset: str) -> str:
 
 
 def resolve(dataset: str, method: str, profile: str, seed: int) -> Config:
-    """The configuration of a run. Raises `UnknownName` for a method or profile that does not exist."""
+    """The configuration of a run. Raises `UnknownName` for a method or profile that does not exist, and ValueError for
+    a method that is not made for this kind of data."""
     choose(profile, PROFILES, "profile")
     table = TABLE[family(dataset)]
     choose(profile, table, f"profile of {dataset}")
     values = table[profile]
     found = _fit_method(find(method), values, explicit=method)
-    return Config(dataset, found, profile, seed, values.data, values.model, values.schedule, values.evaluation)
+    kind = "images" if family(dataset) == "images" else "text"
+    if kind not in found.families:
+        raise ValueError(
+            f"method {found.name!r} is for {' and '.join(found.families)}, and {dataset!r} is {kind}; "
+            f"valid here: {', '.join(for_family(kind))}"
+        )
+    own = {key: value for key, value in (("optimiser", found.optimiser), ("lr", found.lr)) if value is not None}
+    schedule = replace(values.schedule, **own)
+    return Config(dataset, found, profile, seed, values.data, values.model, schedule, values.evaluation)
 
 
-KNOBS = ("window", "stop_reference", "stop_patience")
+KNOBS = {
+    "objective": ("anneal_epochs", "pretrain_epochs"),
+    "inference": ("window", "stop_reference", "stop_patience"),
+    "variant": ("pseudo_inputs",),
+}
 
 
 def _fit_method(method: Method, profile: Profile, explicit: str) -> Method:
-    """The profile's length of annealing, window and rule of stopping, unless the method's name sets the knob itself."""
-    if method.objective.anneal_epochs:
-        method = replace(method, objective=replace(method.objective, anneal_epochs=profile.anneal_epochs))
-    if isinstance(method.inference, Aggressive):
-        knobs = {knob: getattr(profile, knob) for knob in KNOBS if f"{knob}=" not in explicit}
-        method = replace(method, inference=replace(method.inference, **knobs))
+    """The profile's values of the knobs that depend on the size of the job, unless the method's name sets them itself.
+
+    Lengths of 0 stay 0: a method that does not anneal is not made to.
+    """
+    for part, knobs in KNOBS.items():
+        value = getattr(method, part)
+        wanted = {
+            knob: getattr(profile, knob)
+            for knob in knobs
+            if getattr(value, knob, 0) and f"{knob}=" not in explicit and getattr(value, knob) != getattr(profile, knob)
+        }
+        method = replace(method, **{part: replace(value, **wanted)}) if wanted else method
     return method

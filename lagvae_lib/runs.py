@@ -68,11 +68,15 @@ def run_named(
     report: Callable[[str], None] = lambda line: None,
 ) -> Run:
     """`run` from names alone, data included."""
+    return run(*prepared(dataset, method, profile, seed), choose_device(device), report)
+
+
+def prepared(dataset: str, method: str, profile: str = "auto", seed: int = 0) -> tuple[Config, Data]:
+    """Configuration and data of a run from names alone."""
     profile = default_profile(dataset) if profile == "auto" else profile
-    name = resolve_name(dataset, profile)
-    config = resolve(name, method, profile, seed)
+    config = resolve(resolve_name(dataset, profile), method, profile, seed)
     loaded = load_data(dataset, config.data, profile=profile)
-    return run(replace(config, dataset=loaded.name), loaded, choose_device(device), report)
+    return replace(config, dataset=loaded.name), loaded
 
 
 def choose_device(device: str) -> str:
@@ -132,10 +136,10 @@ def run(
         return load(folder)
     with _held(folder), _threads_for(config):
         atomic.write_json(folder / "config.json", _as_json(config))
-        trainer = _trainer(config, data, device)
+        trainer = trainer_of(config, data, device)
         checkpoint = folder / "checkpoint.pt"
         if checkpoint.exists():
-            _resume(trainer, checkpoint)
+            resume(trainer, checkpoint)
             report(f"resumed at epoch {trainer.state['epoch'] + 1}, iteration {trainer.state['iteration']}")
         trainer.fit(_Checkpoints(checkpoint, checkpoint_seconds, report))
         save(checkpoint, trainer.state_dict())
@@ -143,7 +147,8 @@ def run(
     return load(folder)
 
 
-def _resume(trainer: Trainer, checkpoint: Path) -> None:
+def resume(trainer: Trainer, checkpoint: Path) -> None:
+    """Let `trainer` go on from a checkpoint. Raises `BadCheckpoint` where it can't be read or is another model's."""
     try:
         trainer.load_state_dict(torch.load(checkpoint, weights_only=True, map_location="cpu"))
     except (RuntimeError, KeyError, EOFError, UnpicklingError) as error:
@@ -205,7 +210,8 @@ def _line(row: dict) -> str:
     )
 
 
-def _trainer(config: Config, data: Data, device: str) -> Trainer:
+def trainer_of(config: Config, data: Data, device: str) -> Trainer:
+    """A run's trainer before its first iteration."""
     torch.manual_seed(config.seed)
     model = build_model(config, data).to(device)
     torch.manual_seed(config.seed)  # the same dropout and z noise whatever the model's initialisation drew
@@ -231,9 +237,9 @@ def _finish(folder: Path, config: Config, data: Data, trainer: Trainer, device: 
     start = time.perf_counter(), time.process_time()
     samples = [k for k in IW_SAMPLES if k < config.evaluation.iw_samples] + [config.evaluation.iw_samples]
     options = {"draws": config.evaluation.mi_draws, "nll_examples": config.evaluation.iw_examples}
-    metrics = test_metrics(trainer.model, data.test.to(device), noise(config.seed, FINAL, 0), samples, **options)
+    metrics = test_metrics(trainer.evaluated, data.test.to(device), noise(config.seed, FINAL, 0), samples, **options)
     if family(config.dataset) == "toy":
-        metrics |= _fresh(config, data, trainer.model, device, samples)
+        metrics |= _fresh(config, data, trainer.evaluated, device, samples)
     seconds, cpu = trainer.state["seconds"], trainer.state["cpu_seconds"]
     seconds["test"], cpu["test"] = time.perf_counter() - start[0], time.process_time() - start[1]
     atomic.write_text(folder / "history.csv", pd.DataFrame(trainer.state["history"]).round(6).to_csv(index=False))

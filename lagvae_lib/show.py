@@ -87,7 +87,7 @@ TITLES = {
     "model.channels": "channels of the decoder",
     "model.latent_maps": "maps that z becomes",
     "schedule.lr": "learning rate",
-    "schedule.epoch_updates": "updates of an epoch, where it is not the whole training set",
+    "schedule.epoch_updates": "updates of an epoch",
     "schedule.max_epochs": "epochs, at most",
     "schedule.patience": "bad epochs before the rate is halved",
     "schedule.decay_from": "epoch from which the rate may be halved",
@@ -95,6 +95,8 @@ TITLES = {
     "evaluation.iw_examples": "test examples of the NLL bound",
     "evaluation.mi_draws": "draws of z an example in MI",
     "anneal_epochs": "epochs of annealing, where the method anneals",
+    "pretrain_epochs": "epochs of pretraining, where the method pretrains",
+    "pseudo_inputs": "pseudo-inputs of the VampPrior",
     "window": "window of the inner loop's test of convergence",
     "stop_patience": "epochs of falling mutual information that end the aggressive stage",
 }
@@ -105,7 +107,7 @@ def departures(dataset: str, profile: str) -> pd.DataFrame:
     """Each setting in which a profile departs from the paper: columns setting, here, paper."""
     here, paper = (_flat(asdict(TABLE[family(dataset)][name])) for name in (profile, "paper"))
     rows = [
-        (TITLES.get(name, name), _value(here[name]), _value(paper[name]))
+        (TITLES.get(name, name), _value(name, here[name]), _value(name, paper[name]))
         for name in here
         if here[name] != paper[name] and name not in OWN
     ]
@@ -119,10 +121,12 @@ def _flat(values: dict, prefix: str = "") -> dict:
     return flat
 
 
-def _value(value) -> str:
+def _value(name: str, value) -> str:
     if isinstance(value, tuple):
         return " ".join(map(str, value))
-    return "no limit" if value is None else f"{value:,}" if isinstance(value, int) else str(value)
+    if value is None:
+        return "a whole pass" if name == "schedule.epoch_updates" else "no limit"
+    return f"{value:,}" if isinstance(value, int) else str(value)
 
 
 def shorten(text: str, words: int) -> str:

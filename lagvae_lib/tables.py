@@ -58,20 +58,24 @@ def beside_paper(runs: Iterable[Run]) -> pd.DataFrame:
     """The table to show: "mean (sd)" of `summary` beside the cell that the paper prints for the same method.
 
     The paper's are of its own data and model; where the paper has no such row, the cell is empty. A model without a
-    latent variable has no KL, MI or AU ("-"). Rows stand in the order of the methods' first run.
+    latent variable has no KL, MI or AU ("-"); a KL by Monte Carlo (a prior other than N(0, I)) begins with "~". Rows
+    stand in the order of the methods' first run.
     """
     runs = list(runs)
     table = summary(runs)
     if table.empty:
         return pd.DataFrame(columns=pd.MultiIndex.from_product([["no finished run"], [""]]))
     exact = {run.metrics["method"] for run in runs if run.metrics["nll_is_exact"]}
+    sampled = {run.metrics["method"] for run in runs if not run.metrics.get("kl_is_exact", True)}
     paper = {method: _printed(runs[0].metrics["dataset"], method) for method in table.index}
     shown = {("runs", ""): table["n"].tolist()}
     for metric, title in (NAMES | BESIDE).items():
         if metric not in table:
             continue
         shown[title, "here"] = [
-            "-" if method in exact and metric != "nll" else _cell(metric, row)
+            "-"
+            if method in exact and metric != "nll"
+            else "~" * (metric == "kl" and method in sampled) + _cell(metric, row)
             for method, row in table[metric].iterrows()
         ]
         if metric in NAMES:
@@ -96,10 +100,11 @@ def _printed(dataset: str, method: str) -> dict[str, str]:
     return {metric: getattr(row, metric).text for metric in NAMES}
 
 
-def _cell(metric: str, row: pd.Series) -> str:
+def _cell(metric: str, row: pd.Series, sampled: bool = False) -> str:
     digits = {"nll": 2, "au": 1}.get(metric, 3)
     sd = "" if pd.isna(row["sd"]) else f" ({row['sd']:.{digits}f})"
-    return f"{row['mean']:.{digits}f}{sd}"
+    mark = "~" if sampled and metric == "kl" else ""
+    return f"{mark}{row['mean']:.{digits}f}{sd}"
 
 
 def paper_rows(dataset: str, methods: Iterable[str]) -> pd.DataFrame:

@@ -7,12 +7,14 @@ from its last checkpoint and ends with the same numbers, bit for bit.
 import math
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from lagvae_lib.inference import Batch, Inference, Optimisers, Step
+from lagvae_lib.inference.amortised import Amortised
 from lagvae_lib.metrics.evaluate import validate
 from lagvae_lib.names import choose
 from lagvae_lib.objectives import Objective
@@ -21,14 +23,16 @@ OPTIMISERS = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam}
 VALIDATION = 1  # streams of evaluation noise, see `noise`
 FINAL = 2
 OBSERVED = 3
+ASIDE = 5  # added to a stream: what a look draws globally is independent of what it draws by its generator
 
 
 @dataclass(frozen=True)
 class Schedule:
     """Optimiser, length of training, and what happens when the validation loss (ELBO at weight 1) stops falling.
 
-    After `patience` epochs in a row without a new best, and not before epoch `decay_from`, the learning rate is
-    multiplied by `decay` and the best parameters are loaded again; training ends with the `max_decays`-th time.
+    After `patience` epochs in a row without a new best, and not before epoch `decay_from` or while the KL weight still
+    moves, the learning rate is multiplied by `decay` and the best parameters are loaded again; training ends with the
+    `max_decays`-th time. Epochs of pretraining come before all this and count for none of it.
     epoch_updates: an epoch is so many batches of a new permutation of the training set; None: all of them, once.
     """
 
@@ -84,6 +88,8 @@ class Trainer:
         self.objective, self.inference, self.schedule = objective, inference, schedule
         self.seed, self.units, self.observe, self.observe_every = seed, units, observe, observe_every if observe else 0
         self.observe_dense, self.mi_draws = observe_dense, mi_draws
+        self.evaluated = inference.evaluated(model)
+        self.first_epoch = objective.pretrain_epochs  # of training proper, counted from 0
         self.epoch_length = schedule.epoch_length(len(train))
         self.order_generator = torch.Generator().manual_seed(seed)
         self.state = {
@@ -130,15 +136,20 @@ class Trainer:
         state = self.state
         self.model.train()
         self._lap("other")
-        phase = "aggressive" if state["inference"].get("aggressive") else "plain"
-        kl_weight = self.objective.weight(state["iteration"] + 1, self.epoch_length)
+        pretraining = state["epoch"] < self.first_epoch
+        inference = PRETRAINING if pretraining else self.inference
+        phase = "pretraining" if pretraining else "aggressive" if state["inference"].get("aggressive") else "plain"
+        kl_weight = self._kl_weight(state["iteration"] + 1)
         x = self.train.get(index, self.order_generator)
         batch = Batch(x, lambda: self.train.draw(self.order_generator), kl_weight, self.units)
-        step = self.inference.step(self.model, batch, self.optimisers, state["inference"])
+        step = inference.step(self.model, batch, self.optimisers, state["inference"])
         self._add(step, len(x))
         self._lap(phase)
         state["iteration"] += 1
         state["position"] += 1
+
+    def _kl_weight(self, iteration: int) -> float:
+        return self.objective.weight(iteration, self.epoch_length, self.schedule.max_epochs)
 
     def _add(self, step: Step, examples: int) -> None:
         values = {name: float(term) * examples for name, term in step.loss._asdict().items()}
@@ -159,8 +170,8 @@ class Trainer:
             return
         self._lap("other")
         self.model.eval()
-        with torch.no_grad():
-            seen.append({"iteration": iteration} | self.observe(self.model, iteration))
+        with torch.no_grad(), self._aside(OBSERVED, iteration):
+            seen.append({"iteration": iteration} | self.observe(self.evaluated, iteration))
         self._lap("evaluation")
 
     # -- the end of an epoch -------------------------------------------------------------------------------------
@@ -169,13 +180,32 @@ class Trainer:
         state = self.state
         self._lap("other")
         self.model.eval()
-        values = validate(self.model, self.valid, noise(self.seed, VALIDATION, state["epoch"]), self.mi_draws)
+        with self._aside(VALIDATION, state["epoch"]):
+            generator = noise(self.seed, VALIDATION, state["epoch"])
+            values = validate(self.evaluated, self.valid, generator, self.mi_draws)
         self._lap("evaluation")
         state["history"].append(self._history_row(values))
-        state["inference"] = self.inference.epoch_end(state["inference"], values["mi"])
-        self._schedule(values["loss"])
+        if state["epoch"] >= self.first_epoch:
+            state["inference"] = self.inference.epoch_end(state["inference"], values["mi"])
+            self._schedule(values["loss"])
+        elif state["epoch"] + 1 == self.first_epoch:
+            self._end_pretraining()
         state |= {"epoch": state["epoch"] + 1, "position": 0, "order": [], "sums": dict.fromkeys(SUMS, 0.0)}
-        state["done"] |= state["epoch"] >= self.schedule.max_epochs
+        state["done"] |= state["epoch"] >= self.first_epoch + self.schedule.max_epochs
+
+    def _end_pretraining(self) -> None:
+        """Keep the encoder and begin the rest anew; nothing was selected yet, so `best` is still the initial model."""
+        kept = {name: value for name, value in self.model.state_dict().items() if name.startswith("encoder.")}
+        self.state["best"] = _copy(self.state["best"] | kept)
+        self.model.load_state_dict(self.state["best"])
+        self._new_optimisers()
+
+    @contextmanager
+    def _aside(self, stream: int, position: int) -> Iterator[None]:
+        """Inside the block torch's global randomness is the look's own; afterwards it is the training's again."""
+        with torch.random.fork_rng():
+            torch.manual_seed(noise(self.seed, stream + ASIDE, position).initial_seed())
+            yield
 
     def _history_row(self, values: dict) -> dict:
         state, sums = self.state, self.state["sums"]
@@ -184,10 +214,11 @@ class Trainer:
             "epoch": state["epoch"] + 1,
             "iteration": state["iteration"],
             "lr": state["lr"],
-            "kl_weight": self.objective.weight(state["iteration"], self.epoch_length),
+            "kl_weight": self._kl_weight(state["iteration"]),
             "aggressive": bool(state["inference"].get("aggressive")),
             "inner_steps": sums["inner_steps"] / sums["iterations"],
             "clipped": sums["clipped"] / sums["iterations"],
+            **{name: state["inference"][name] for name in LOGGED if name in state["inference"]},
             **means,
             **{f"valid_{name}": value for name, value in values.items()},
             "seconds": sum(state["seconds"].values()),
@@ -200,7 +231,8 @@ class Trainer:
             state |= {"best_loss": loss, "bad_epochs": 0, "best": _copy(self.model.state_dict())}
             return
         state["bad_epochs"] += 1
-        if state["bad_epochs"] < schedule.patience or state["epoch"] < schedule.decay_from:
+        epoch, settled = state["epoch"] - self.first_epoch, self.objective.settled_from(schedule.max_epochs)
+        if state["bad_epochs"] < schedule.patience or epoch < max(schedule.decay_from, settled):
             return
         state |= {"lr": state["lr"] * schedule.decay, "decays": state["decays"] + 1, "bad_epochs": 0}
         state["done"] = state["decays"] >= schedule.max_decays
@@ -254,6 +286,8 @@ class Trainer:
         self._clock = now
 
 
+PRETRAINING = Amortised()
+LOGGED = ("perturbed_norm", "perturbed_clipped")  # of an inference strategy's state, a column of the history each
 SUMS = ("loss", "reconstruction", "kl", "examples", "inner_steps", "clipped", "iterations")
 
 

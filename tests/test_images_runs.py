@@ -7,7 +7,6 @@ import torch
 
 from lagvae_lib import data, runs, tables
 from lagvae_lib.profiles import DataSettings, Evaluation, ImageModelSettings, resolve
-from tests.test_runs import numbers
 
 
 @pytest.fixture(autouse=True)
@@ -23,28 +22,6 @@ def tiny(method: str):
         model=ImageModelSettings(nz=3, encoder=4, last=8, kernels=(3, 3, 3, 3), channels=4, latent_maps=2),
         evaluation=Evaluation(iw_samples=5, iw_examples=8, observe_every=2, probe=16),
     )
-
-
-class Stopped(Exception):
-    pass
-
-
-@pytest.mark.parametrize("method", ["vae-anneal", "aggressive+fixed_steps=2", "autoregressive"])
-def test_an_interrupted_image_run_ends_with_the_same_numbers(method, monkeypatch, tmp_path):
-    config = tiny(method)
-    images = data.load("glyphs", config.data, profile="smoke")
-    whole = runs.run(config, images)
-    assert len(whole.history) == 2
-    assert whole.metrics["nll"] > 0 and whole.metrics["provenance"]["stand_in"]
-    monkeypatch.setenv("LAGVAE_RESULTS", str(tmp_path / "again"))
-
-    def stop(line):
-        raise Stopped
-
-    with pytest.raises(Stopped):
-        runs.run(config, images, report=stop, checkpoint_seconds=0)
-    assert (runs.folder_of(config) / "checkpoint.pt").exists()
-    assert numbers(runs.run(config, images)) == numbers(whole)
 
 
 def test_a_finished_image_run_gives_its_model_back():

@@ -18,12 +18,66 @@ from tests.tiny import tiny_config, tiny_data
 def test_annealing_is_linear_in_the_iteration(per_epoch, epochs, start):
     objective, total = Objective(start=start, anneal_epochs=epochs), per_epoch * epochs
     for t in range(1, int(2 * total)):
-        assert objective.weight(t, per_epoch) == pytest.approx(min(1, start + (1 - start) * t / total))
+        assert objective.weight(t, per_epoch, 50) == pytest.approx(min(1, start + (1 - start) * t / total))
 
 
 def test_weights_of_the_other_objectives_are_constant():
-    assert {Objective().weight(t, 10) for t in range(1, 50)} == {1.0}
-    assert {find("beta-0.4").objective.weight(t, 10) for t in range(1, 50)} == {0.4}
+    assert {Objective().weight(t, 10, 5) for t in range(1, 50)} == {1.0}
+    assert {find("beta-0.4").objective.weight(t, 10, 5) for t in range(1, 50)} == {0.4}
+
+
+def test_cycles_ramp_over_the_whole_run_and_not_over_a_batch():
+    """Fu et al.: M cycles of T/M iterations, a ramp from 0 in the first half of each, then the full weight."""
+    objective, per_epoch, epochs = Objective(cycles=4), 10, 40
+    weights = [objective.weight(t, per_epoch, epochs) for t in range(1, 401)]
+    assert weights[:100] == weights[100:200] == weights[300:]
+    assert weights[:51] == pytest.approx([t / 50 for t in range(51)])
+    assert set(weights[50:100]) == {1.0}
+    assert objective.settled_from(epochs) == 35  # the last ramp ends there
+    assert Objective(cycles=1).settled_from(epochs) == 20
+
+
+def test_pretraining_has_weight_zero_and_what_follows_counts_from_its_end():
+    objective = Objective(start=0.0, anneal_epochs=2, pretrain_epochs=3)
+    weights = [objective.weight(t, 5, 10) for t in range(1, 31)]
+    assert weights[:15] == [0.0] * 15
+    assert weights[15:25] == pytest.approx([t / 10 for t in range(1, 11)])
+    assert set(weights[25:]) == {1.0}
+
+
+@pytest.mark.parametrize("bad", [{"cycles": 2, "anneal_epochs": 1}, {"free_nats": -1.0}, {"pretrain_epochs": -1}])
+def test_objectives_that_make_no_sense_are_refused(bad):
+    with pytest.raises(ValueError, match=r"not both|0 or more"):
+        Objective(**bad)
+
+
+def test_pretraining_keeps_the_encoder_and_begins_the_decoder_anew():
+    config, data = tiny_config("pretrain-free-bits"), tiny_data()
+    assert config.method.objective.pretrain_epochs == 1
+    torch.manual_seed(0)
+    model = build_model(config, data)
+    initial = {name: value.clone() for name, value in model.state_dict().items()}
+    made = Trainer(
+        model,
+        data.train,
+        data.valid,
+        objective=config.method.objective,
+        inference=config.method.inference,
+        schedule=replace(config.schedule, max_epochs=1),
+        seed=0,
+    )
+    after = {}
+
+    def keep(trainer):
+        if trainer.state["epoch"] == 1 and not after:
+            after.update({name: value.clone() for name, value in model.state_dict().items()})
+
+    made.fit(keep)
+    for name, value in after.items():
+        assert torch.equal(value, initial[name]) == name.startswith("decoder."), name
+    assert [row["kl_weight"] for row in made.state["history"]] == pytest.approx([0.0, 1.0])
+    assert made.state["best_loss"] == made.state["history"][1]["valid_loss"]
+    assert set(made.state["seconds"]) >= {"pretraining", "plain"}
 
 
 def trainer(losses=(), **schedule):
@@ -75,9 +129,20 @@ def test_nothing_is_halved_before_decay_from():
     assert rates == [0.1] * 4 + [0.05] * 2
 
 
+def test_nothing_is_halved_while_the_weight_still_moves():
+    made = trainer([10.0] * 8, patience=2)
+    made.objective = Objective(cycles=2)  # of 8 epochs: the last ramp ends after 6
+    assert follow(made, [10, 11, 11, 11, 11, 11, 11]) == [0.1] * 6 + [0.05]
+
+
 def test_training_stops_with_the_fifth_halving():
     rates = follow(trainer(patience=1), [10] + [11] * 20)
     assert rates == [0.1] + [0.1 * 0.5**k for k in range(1, 6)]
+
+
+def draws_globally(model, iteration):
+    """A look that spends torch's own random numbers, as a model that samples inside its decoder does."""
+    return {"weight": float(model.decoder.vocabulary.weight.sum() + torch.rand(()))}
 
 
 def test_looks_do_not_change_the_training():
@@ -94,7 +159,7 @@ def test_looks_do_not_change_the_training():
             schedule=replace(config.schedule, max_epochs=1),
             seed=0,
             units=data.units,
-            observe=lambda model, iteration: {"weight": float(model.decoder.vocabulary.weight.sum())},
+            observe=draws_globally,
             observe_every=observe_every,
             observe_dense=2,
         )

@@ -1,8 +1,8 @@
 """How the inference network is fitted: jointly with the generator, or aggressively (Algorithm 1 of the paper).
 
-A strategy is a frozen value with three methods, which is all that the training loop knows of it:
-`begin()` gives its state (plain numbers, kept in checkpoints), `step(...)` makes one outer iteration and
-`epoch_end(state, mi)` lets it change its mind.
+A strategy is a frozen value with four methods, which is all that the training loop knows of it:
+`begin()` gives its state (plain numbers, kept in checkpoints), `step(...)` makes one outer iteration,
+`epoch_end(state, mi)` lets it change its mind, and `evaluated(model)` is the model as it is to be evaluated.
 """
 
 from collections.abc import Callable
@@ -53,6 +53,8 @@ class Inference(Protocol):
     def step(self, model: Trainable, batch: Batch, optimisers: Optimisers, state: dict) -> Step: ...
 
     def epoch_end(self, state: dict, mi: float) -> dict: ...
+
+    def evaluated(self, model: Trainable) -> Trainable: ...
 
 
 def clip(parameters: list[torch.nn.Parameter], max_norm: float) -> Tensor:

@@ -30,6 +30,9 @@ class Amortised:
     def epoch_end(self, state: dict, mi: float) -> dict:
         return state
 
+    def evaluated(self, model: Trainable) -> Trainable:
+        return model
+
 
 def zero_grad(parameters) -> None:
     """Forget all gradients."""

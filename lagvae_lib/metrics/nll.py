@@ -99,9 +99,11 @@ def elbo_terms(
     k: int = 1,
     q: DiagonalGaussian | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """(E_q log p(x|z) from k samples, analytic KL(q || p(z))), each [B], in nats."""
+    """(E_q log p(x|z) from k samples, KL(q || p(z))), each [B], in nats; the KL is the prior's own, or N(0, I)'s."""
     q = model.encode(x) if q is None else q
-    return model.decoder.log_prob(x, q.rsample(k, generator=generator)).mean(1), q.kl()
+    z = q.rsample(k, generator=generator)
+    kl = model.prior.kl(q, z) if hasattr(model, "prior") else q.kl()
+    return model.decoder.log_prob(x, z).mean(1), kl
 
 
 def elbo(
@@ -111,6 +113,6 @@ def elbo(
     k: int = 1,
     q: DiagonalGaussian | None = None,
 ) -> Tensor:
-    """The evidence lower bound from k samples and the analytic KL, [B]."""
+    """The evidence lower bound from k samples, [B]."""
     reconstruction, kl = elbo_terms(model, x, generator, k, q)
     return reconstruction - kl

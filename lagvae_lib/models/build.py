@@ -1,39 +1,79 @@
 """From a configuration to a model: the one place that knows which networks a family of data sets uses."""
 
-from torch import nn
+from dataclasses import replace
 
+import torch
+from torch import Tensor, nn
+
+from lagvae_lib.methods import Variant
+from lagvae_lib.models.dilated import DilatedDecoder
 from lagvae_lib.models.images import PixelCNNDecoder, ResNetEncoder
+from lagvae_lib.models.posteriors import wrapped
+from lagvae_lib.models.priors import FlowPrior, StandardNormal, VampPrior
 from lagvae_lib.models.text import LSTMDecoder, LSTMEncoder
+from lagvae_lib.models.two_level import TwoLevelDecoder, TwoLevelVAE
 from lagvae_lib.models.vae import VAE, Autoregressive
 from lagvae_lib.names import choose
 from lagvae_lib.profiles import Config, ImageModelSettings, ModelSettings
 
+LOCAL = (5, 3, 3)  # kernels of the VLAE's decoder: four rows above a pixel, so that z must tell the rest
+
 
 def build_model(config: Config, data) -> nn.Module:
     """The untrained model of a run, its parameters drawn from torch's global random state."""
-    images = isinstance(config.model, ImageModelSettings)
-    builders = IMAGES if images else TEXT
-    build = builders[choose(config.method.model, builders, "model variant")]
-    return build(config.model) if images else build(config.model, len(data.vocab))
+    choose(config.method.model, ("vae", "autoregressive"), "model variant")
+    images, sizes = isinstance(config.model, ImageModelSettings), config.model
+    if config.method.model == "autoregressive":
+        return Autoregressive(_pixelcnn(replace(sizes, nz=0)) if images else _lstm(replace(sizes, nz=0), data))
+    variant = config.method.variant
+    encoder = _resnet(sizes) if images else LSTMEncoder(len(data.vocab), sizes.nz, sizes.embedding, sizes.hidden)
+    encoder = wrapped(encoder, variant.posterior, sizes.nz, variant.scale, variant.delta)
+    decoder = _image_decoder(sizes, variant) if images else _text_decoder(sizes, variant, data)
+    kind = TwoLevelVAE if variant.levels == 2 else VAE
+    return kind(encoder, decoder, _prior(variant, sizes.nz, encoder, data), config.method.objective.free_nats)
 
 
-def _lstm_vae(sizes: ModelSettings, words: int) -> VAE:
-    encoder = LSTMEncoder(words, sizes.nz, sizes.embedding, sizes.hidden)
-    return VAE(encoder, LSTMDecoder(words, sizes.nz, sizes.embedding, sizes.hidden, sizes.dropout))
+def _resnet(sizes: ImageModelSettings) -> ResNetEncoder:
+    return ResNetEncoder(sizes.nz, (sizes.encoder,) * 3, sizes.last)
 
 
-def _lstm_lm(sizes: ModelSettings, words: int) -> Autoregressive:
-    return Autoregressive(LSTMDecoder(words, 0, sizes.embedding, sizes.hidden, sizes.dropout))
+def _lstm(sizes: ModelSettings, data, skip: bool = False) -> LSTMDecoder:
+    return LSTMDecoder(len(data.vocab), sizes.nz, sizes.embedding, sizes.hidden, sizes.dropout, skip=skip)
 
 
-def _pixelcnn_vae(sizes: ImageModelSettings) -> VAE:
-    encoder = ResNetEncoder(sizes.nz, (sizes.encoder,) * 3, sizes.last)
-    return VAE(encoder, PixelCNNDecoder(sizes.nz, sizes.channels, sizes.kernels, sizes.latent_maps))
+def _text_decoder(sizes: ModelSettings, variant: Variant, data) -> nn.Module:
+    if variant.decoder == "dilated":
+        return DilatedDecoder(len(data.vocab), sizes.nz, sizes.embedding, sizes.hidden, sizes.dropout)
+    return _lstm(sizes, data, skip=variant.decoder == "skip")
 
 
-def _pixelcnn(sizes: ImageModelSettings) -> Autoregressive:
-    return Autoregressive(PixelCNNDecoder(0, sizes.channels, sizes.kernels, 0))
+def _pixelcnn(sizes: ImageModelSettings, skip: bool = False) -> PixelCNNDecoder:
+    return PixelCNNDecoder(sizes.nz, sizes.channels, sizes.kernels, sizes.latent_maps if sizes.nz else 0, skip=skip)
 
 
-TEXT = {"vae": _lstm_vae, "autoregressive": _lstm_lm}
-IMAGES = {"vae": _pixelcnn_vae, "autoregressive": _pixelcnn}
+def _image_decoder(sizes: ImageModelSettings, variant: Variant) -> nn.Module:
+    if variant.decoder == "local":
+        return _pixelcnn(replace(sizes, kernels=LOCAL))
+    if variant.levels == 1:
+        return _pixelcnn(sizes, skip=variant.decoder == "skip")
+    pixels = _pixelcnn(replace(sizes, nz=2 * sizes.nz))
+    return TwoLevelDecoder(_features(sizes), pixels, sizes.nz, sizes.last)
+
+
+def _features(sizes: ImageModelSettings) -> nn.Module:
+    """The encoder's network up to the vector that mu and logvar are linear in."""
+    encoder = _resnet(sizes)
+    return nn.Sequential(encoder.blocks, encoder.rest)
+
+
+def _prior(variant: Variant, nz: int, encoder: nn.Module, data) -> nn.Module:
+    if variant.prior == "vamp":
+        return VampPrior(encoder, _pseudo_inputs(data, variant.pseudo_inputs))
+    return FlowPrior(nz) if variant.prior == "flow" else StandardNormal()
+
+
+def _pseudo_inputs(data, count: int) -> Tensor:
+    """[count, 1, H, W]: training images to begin with, some of them twice where there are not so many."""
+    grey = data.train.grey
+    chosen = torch.randint(len(grey), (count,)) if count > len(grey) else torch.randperm(len(grey))[:count]
+    return grey[chosen].unsqueeze(1)

@@ -150,7 +150,8 @@ class PixelCNNDecoder(nn.Module):
     z becomes `latent_maps` maps of the image's size. They are no pixels, so their kernels in the first layer are whole.
     From there on every layer is a `CausalBlock`; layer i > 2 also gets the output of layer i - 3 through a block of its
     own, and so does what the last layer hands on. kernels: of each layer, the first included. precision: dtype of the
-    convolutions (autocast), None for float32.
+    convolutions (autocast), None for float32. skip: every layer also gets a linear map of z, one number a channel
+    (Skip-VAE, Dieng et al. 2019).
     """
 
     def __init__(
@@ -160,6 +161,7 @@ class PixelCNNDecoder(nn.Module):
         kernels: Sequence[int] = (7, 7, 7, 7, 7, 5, 5, 5, 5, 3, 3, 3, 3),
         latent_maps: int = 4,
         size: int = SIZE,
+        skip: bool = False,
     ):
         super().__init__()
         self.nz, self.size = nz, size
@@ -169,6 +171,7 @@ class PixelCNNDecoder(nn.Module):
             self.z_to_maps = nn.Linear(nz, latent_maps * size * size)
             self.maps = nn.Conv2d(latent_maps, channels, kernels[0], padding=kernels[0] // 2, bias=False)
         self.first_norm = nn.BatchNorm2d(channels)
+        self.z_to_layers = nn.Linear(nz, channels * len(kernels[1:]), bias=False) if skip else None
         self.blocks = nn.ModuleList(CausalBlock(channels, kernel) for kernel in kernels[1:])
         self.skips = nn.ModuleList(CausalBlock(channels, kernel) for kernel in kernels[1:-1])
         self.last = nn.Conv2d(channels, channels, 1, bias=False)
@@ -197,11 +200,11 @@ class PixelCNNDecoder(nn.Module):
             if z is not None:
                 hidden = hidden + self.z_share(z)
             hidden = F.elu(self.first_norm(hidden.contiguous(memory_format=torch.channels_last)), inplace=True)
-            outputs = [hidden]
+            outputs, codes = [hidden], self.layer_codes(z)
             for i, block in enumerate(self.blocks, start=1):
                 if i > 2:
                     hidden = hidden + self.skips[i - 3](outputs[i - 3])
-                hidden = block(hidden)
+                hidden = block(hidden if codes is None else hidden + codes[i - 1])
                 outputs.append(hidden)
             hidden = hidden + self.skips[-1](outputs[-3])
             hidden = F.elu(self.last_norm(self.last(hidden)), inplace=True)
@@ -211,6 +214,12 @@ class PixelCNNDecoder(nn.Module):
         """Raises ValueError unless z, [..., nz], is there exactly where the decoder has one."""
         if (0 if z is None else z.shape[-1]) != self.nz:
             raise ValueError(f"this decoder takes z of {self.nz} dimensions, not {None if z is None else z.shape[-1]}")
+
+    def layer_codes(self, z: Tensor | None) -> list[Tensor] | None:
+        """What z [B, nz] adds to the input of each block where it skips, [B, channels, 1, 1] each; else None."""
+        if self.z_to_layers is None:
+            return None
+        return list(self.z_to_layers(z)[:, :, None, None].chunk(len(self.blocks), dim=1))
 
     def z_share(self, z: Tensor) -> Tensor:
         """What z [B, nz] adds to the first layer before BatchNorm, [B, channels, H, W].
@@ -245,7 +254,8 @@ class PixelCNNDecoder(nn.Module):
             hidden = share[image[pairs]]
             if flat is not None:
                 hidden += folded.z_share(flat[pairs])
-            parts.append(bernoulli(x[image[pairs]], folded.logits(hidden)))
+            codes = self.layer_codes(flat if flat is None else flat[pairs])
+            parts.append(bernoulli(x[image[pairs]], folded.logits(hidden, codes)))
         return torch.cat(parts).view(-1, samples)
 
 
@@ -303,8 +313,8 @@ class Folded:
         flat = torch.addmm(self.basis[-1], z, self.basis[:-1])
         return flat.view(len(z), self.decoder.size, self.decoder.size, -1).permute(0, 3, 1, 2)
 
-    def logits(self, hidden: Tensor) -> Tensor:
-        """Logits [B, 1, H, W] from the first layer before its ELU, whose memory is used."""
+    def logits(self, hidden: Tensor, codes: list[Tensor] | None = None) -> Tensor:
+        """Logits [B, 1, H, W] from the first layer before its ELU, whose memory is used; codes: `layer_codes`."""
         dtype = hidden.dtype
         with lower(self.decoder.precision, hidden):
             hidden = elu_(hidden)
@@ -312,7 +322,7 @@ class Folded:
             for i, block in enumerate(self.blocks, start=1):
                 if i > 2:
                     hidden = hidden + _block(outputs[i - 3], self.skips[i - 3])
-                hidden = _block(hidden, block)
+                hidden = _block(hidden if codes is None else hidden + codes[i - 1], block)
                 outputs.append(hidden)
             hidden = hidden + _block(outputs[-3], self.skips[-1])
             hidden = elu_(F.conv2d(hidden, self.last, self.last_bias))

@@ -123,6 +123,8 @@ class _Columns:
         size = folded.decoder.size
         self.first = _Causal(folded.first, folded.first_bias, batch, size)
         self.z_share = None if z is None else folded.z_share(z).permute(2, 3, 0, 1).contiguous()  # [H, W, B, C]
+        codes = folded.decoder.layer_codes(z)
+        self.codes = codes and [code[:, :, 0, 0] for code in codes]
         self.blocks = [_Block(weights, batch, size) for weights in folded.blocks]
         self.skips = [_Block(weights, batch, size) for weights in folded.skips]
         self.last, self.last_bias = folded.last[:, :, 0, 0].t(), folded.last_bias
@@ -142,7 +144,7 @@ class _Columns:
         for n, block in enumerate(self.blocks, start=1):
             if n > 2:
                 hidden = hidden + self.skips[n - 3](outputs[n - 3], i, j)
-            hidden = block(hidden, i, j)
+            hidden = block(hidden if self.codes is None else hidden + self.codes[n - 1], i, j)
             outputs.append(hidden)
         hidden = hidden + self.skips[-1](outputs[-3], i, j)
         if not draw:

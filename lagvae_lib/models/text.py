@@ -3,6 +3,8 @@
 Sentences are [B, T] word ids, all of one length, from <s> to </s>; T-1 words are predicted.
 """
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -37,21 +39,33 @@ class LSTMEncoder(nn.Module):
         return DiagonalGaussian(*self.linear(last[0]).chunk(2, dim=1))
 
 
+class Share(NamedTuple):
+    """What z adds at every step: to the gates, [rows, 4H], and to what the vocabulary is read from, [rows, H].
+
+    0 where there is no z, or where it does not skip.
+    """
+
+    gates: Tensor
+    output: Tensor
+
+
 class LSTMDecoder(nn.Module):
     """p(x|z) = prod_t p(x_t | x_<t, z); without z (nz = 0) it is the LSTM language model.
 
     z sets the first cell state (c0 = W z, h0 = tanh c0) and stands beside the word in every step's input. That input's
     projection is linear, so z's share of it is one bias a sentence instead of a longer input at each step.
-    precision: dtype of the products with the vocabulary (see `linear_cross_entropy`).
+    precision: dtype of the products with the vocabulary (see `linear_cross_entropy`). skip: z reaches the output layer
+    too, past the LSTM (Skip-VAE, Dieng et al. 2019).
     """
 
-    def __init__(self, words: int, nz: int, embedding: int, hidden: int, dropout: float = 0.5):
+    def __init__(self, words: int, nz: int, embedding: int, hidden: int, dropout: float = 0.5, skip: bool = False):
         super().__init__()
         self.nz, self.embedding_size = nz, embedding
         self.precision: torch.dtype | None = None
         self.embed = nn.Embedding(words, embedding)
         self.lstm = nn.LSTM(embedding + nz, hidden)  # holds the parameters; `ops.lstm` runs the recurrence
         self.z_to_cell = nn.Linear(nz, hidden, bias=False) if nz else None
+        self.z_to_output = nn.Linear(nz, hidden, bias=False) if skip else None
         self.vocabulary = nn.Linear(hidden, words, bias=False)
         self.dropout = nn.Dropout(dropout)
         initialise(self)
@@ -67,25 +81,25 @@ class LSTMDecoder(nn.Module):
 
     def _log_prob_whole(self, x: Tensor, z: Tensor | None) -> Tensor:
         """[B]: all steps in one backward pass, for training."""
-        h0, c0, bias = self.start(z, len(x))
-        hidden = lstm(self._words(x[:, :-1].t()) + bias, self.lstm.weight_hh_l0, h0, c0)  # [T-1, B, H]
-        hidden, target = self.dropout(hidden).flatten(0, 1), x[:, 1:].t().flatten()
+        h0, c0, share = self.start(z, len(x))
+        hidden = lstm(self._words(x[:, :-1].t()) + share.gates, self.lstm.weight_hh_l0, h0, c0)  # [T-1, B, H]
+        hidden, target = (self.dropout(hidden) + share.output).flatten(0, 1), x[:, 1:].t().flatten()
         nll = linear_cross_entropy(hidden, self.vocabulary.weight, target, precision=self.precision)
         return -nll.view(-1, len(x)).sum(0)
 
     def _log_prob_stepwise(self, x: Tensor, z: Tensor | None) -> Tensor:
         """[B, k]: without gradients only the latest states are kept, and samples of one sentence share its words."""
         rows = len(x) if z is None else z.shape[0] * z.shape[1]
-        h, c, bias = self.start(z if z is None else z.flatten(0, 1), rows)
+        h, c, share = self.start(z if z is None else z.flatten(0, 1), rows)
         samples, at_once = rows // len(x), max(1, TOKENS // rows)
         total = torch.zeros(rows, dtype=h.dtype, device=h.device)
         steps = zip(self._words(x[:, :-1].t()).split(at_once), x[:, 1:].t().split(at_once), strict=True)
         for words, target in steps:
             hidden = []
             for word in words:
-                inputs = bias.view(len(x), samples, -1) + word.unsqueeze(1) if z is not None else word
+                inputs = share.gates.view(len(x), samples, -1) + word.unsqueeze(1) if z is not None else word
                 h, c = lstm_step(inputs.reshape(rows, -1), self.lstm.weight_hh_l0, h, c)
-                hidden.append(self.dropout(h))
+                hidden.append(self.dropout(h) + share.output)
             target = target.repeat_interleave(samples, dim=1).flatten()
             nll = linear_cross_entropy(torch.cat(hidden), self.vocabulary.weight, target, precision=self.precision)
             total -= nll.view(-1, rows).sum(0)
@@ -96,15 +110,17 @@ class LSTMDecoder(nn.Module):
         weight = self.lstm.weight_ih_l0[:, : self.embedding_size]
         return F.linear(self.dropout(self.embed(words)), weight, self.lstm.bias_ih_l0 + self.lstm.bias_hh_l0)
 
-    def start(self, z: Tensor | None, rows: int) -> tuple[Tensor, Tensor, Tensor]:
-        """First hidden and cell state [rows, H], and what z adds to the gates at every step [rows, 4H] (or 0)."""
+    def start(self, z: Tensor | None, rows: int) -> tuple[Tensor, Tensor, Share]:
+        """First hidden and cell state [rows, H], and z's share in every step."""
         if z is None:
             zeros = self.vocabulary.weight.new_zeros(rows, self.vocabulary.in_features)
-            return zeros, zeros, zeros.new_zeros(())
+            return zeros, zeros, Share(zeros.new_zeros(()), zeros.new_zeros(()))
         c0 = self.z_to_cell(z)
-        return torch.tanh(c0), c0, F.linear(z, self.lstm.weight_ih_l0[:, self.embedding_size :])
+        gates = F.linear(z, self.lstm.weight_ih_l0[:, self.embedding_size :])
+        output = c0.new_zeros(()) if self.z_to_output is None else self.z_to_output(z)
+        return torch.tanh(c0), c0, Share(gates, output)
 
-    def next_word(self, words: Tensor, h: Tensor, c: Tensor, bias: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def next_word(self, words: Tensor, h: Tensor, c: Tensor, share: Share) -> tuple[Tensor, Tensor, Tensor]:
         """One step of generation: previous words [B] and state -> log p(next word) [B, V] and the new (h, c)."""
-        h, c = lstm_step(self._words(words) + bias, self.lstm.weight_hh_l0, h, c)
-        return F.log_softmax(self.vocabulary(self.dropout(h)), dim=1), h, c
+        h, c = lstm_step(self._words(words) + share.gates, self.lstm.weight_hh_l0, h, c)
+        return F.log_softmax(self.vocabulary(self.dropout(h) + share.output), dim=1), h, c

@@ -1,4 +1,4 @@
-"""A variational autoencoder from an encoder and a decoder, and an autoregressive model with the same face.
+"""A variational autoencoder from an encoder, a decoder and a prior, and an autoregressive model with the same face.
 
 What training asks of a model is `Trainable`: three methods. Anything that has them can be trained here, aggressively
 too (`lagvae_lib.inference.aggressive`).
@@ -10,11 +10,12 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor, nn
 
-from lagvae_lib.models.gaussian import DiagonalGaussian, standard_log_prob
+from lagvae_lib.models.gaussian import DiagonalGaussian
+from lagvae_lib.models.priors import StandardNormal
 
 
 class Loss(NamedTuple):
-    """Per example, [B], nats: loss = reconstruction + kl_weight * kl."""
+    """Per example, [B], nats: loss = reconstruction + kl_weight * kl, with the KL's hinge where there are free nats."""
 
     loss: Tensor
     reconstruction: Tensor
@@ -35,35 +36,57 @@ class Trainable(Protocol):
 
 
 class VAE(nn.Module):
-    """p(x, z) = N(z; 0, I) p(x|z) with an amortised q(z|x).
+    """p(x, z) = p(z) p(x|z) with an amortised q(z|x).
 
     encoder: x -> `DiagonalGaussian` over z, [B, nz]. decoder: has `log_prob(x, z)`, z [B, k, nz] -> [B, k].
+    prior: one of `lagvae_lib.models.priors`, N(0, I) by default; its parameters are part of theta.
+    free_nats: each dimension's KL counts as at least free_nats / nz in the loss (free bits: Kingma et al. 2016).
+    Raises ValueError for free nats with a prior under which dimensions have no KL of their own.
     """
 
-    def __init__(self, encoder: nn.Module, decoder: nn.Module):
+    def __init__(self, encoder: nn.Module, decoder: nn.Module, prior: nn.Module | None = None, free_nats: float = 0.0):
         super().__init__()
         self.encoder, self.decoder = encoder, decoder
+        self.prior = StandardNormal() if prior is None else prior
+        self.free_nats = free_nats
+        if free_nats and not self.prior.closed_form:
+            raise ValueError("free nats are shared out among the dimensions, which needs the prior N(0, I)")
 
     def encode(self, x: Tensor) -> DiagonalGaussian:
         """q(z|x)."""
         return self.encoder(x)
 
     def prior_log_prob(self, z: Tensor) -> Tensor:
-        """log N(z; 0, I) over the last dimension, nats."""
-        return standard_log_prob(z)
+        """log p(z) over the last dimension, nats."""
+        return self.prior.log_prob(z)
 
     def loss(self, x: Tensor, kl_weight: float = 1.0) -> Loss:
-        """The negative ELBO (equation 2) by one reparameterised sample, its KL in closed form and weighted."""
-        q = self.encode(x)
-        reconstruction = -self.decoder.log_prob(x, q.rsample(1)).squeeze(1)
-        kl = q.kl()
-        return Loss(reconstruction + kl_weight * kl, reconstruction, kl)
+        """The negative ELBO (equation 2) by one reparameterised sample."""
+        return self.loss_at(x, self.encode(x), kl_weight)
+
+    def loss_at(self, x: Tensor, q: DiagonalGaussian, kl_weight: float = 1.0, noise: Tensor | None = None) -> Loss:
+        """The same at any q(z|x), by one sample, mu + sigma * noise; noise [B, 1, nz] instead of a fresh draw.
+
+        The KL is the closed form where the prior has one, else log q(z|x) - log p(z) at the sample.
+        """
+        z = q.rsample(1, noise)
+        reconstruction = -self.decoder.log_prob(x, z).squeeze(1)
+        kl = self.prior.kl(q, z)
+        counted = kl if not self.free_nats else _hinged(q, self.free_nats)
+        return Loss(reconstruction + kl_weight * counted, reconstruction, kl)
 
     def encoder_parameters(self) -> Iterable[nn.Parameter]:
         return self.encoder.parameters()
 
     def decoder_parameters(self) -> Iterable[nn.Parameter]:
-        return self.decoder.parameters()
+        yield from self.decoder.parameters()
+        yield from self.prior.parameters()
+
+
+def _hinged(q: DiagonalGaussian, free_nats: float) -> Tensor:
+    """sum_j max(free_nats / nz, KL_j), [B]: per dimension and example, as in Li et al. (2019)."""
+    kl = q.kl_per_dim()
+    return kl.clamp_min(free_nats / kl.shape[1]).sum(1)
 
 
 class Autoregressive(nn.Module):

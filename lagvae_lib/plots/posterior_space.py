@@ -43,12 +43,30 @@ def figure_2(runs: Runs, iterations: tuple[int | None, ...] = PANELS) -> Figure:
     limit = _limit([of[0] for of in runs.values()], chosen.values())
     for row, (label, of) in enumerate(runs.items()):
         for column, look in enumerate(chosen[label]):
-            _space(axes[row, column], of[0], look, limit, METHOD_COLOURS[row])
+            _space(axes[row, column], of[0], look, limit, METHOD_COLOURS[row % len(METHOD_COLOURS)])
         _annotate(axes[row, len(chosen[label]) - 1], of[0], chosen[label][-1])
         axes[row, 0].set_ylabel(f"{label}\n{INFERENCE}")
         for unused in axes[row, len(chosen[label]) :]:
             unused.set_visible(False)
     figure.supxlabel(MODEL, fontsize=11)
+    return figure
+
+
+def final_spaces(runs: Runs, columns: int = 4) -> Figure:
+    """Figure 2's last look at each method (its first run), a panel a method, with correlation and slope."""
+    rows = max(1, -(-len(runs) // columns))
+    figure, axes = plt.subplots(rows, columns, figsize=(2.9 * columns, 3.1 * rows), sharex=True, sharey=True)
+    axes = axes.flatten()
+    firsts = {label: of[0] for label, of in runs.items()}
+    limit = _limit(list(firsts.values()), [[-1]] * len(firsts)) if firsts else 1.0
+    for axis, (label, run) in zip(axes, firsts.items(), strict=False):
+        _space(axis, run, -1, limit, METHOD_COLOURS[0])
+        _annotate(axis, run, -1)
+        axis.set_title(label)
+    for unused in axes[len(firsts) :]:
+        unused.set_visible(False)
+    figure.supxlabel(MODEL, fontsize=11)
+    figure.supylabel(INFERENCE, fontsize=11)
     return figure
 
 

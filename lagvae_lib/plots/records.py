@@ -33,7 +33,7 @@ def _colours(runs: Mapping[str, Run]) -> dict[str, tuple]:
 
 def with_code(runs: Mapping[str, Run]) -> dict[str, Run]:
     """The runs of models with a latent variable."""
-    return {name: run for name, run in runs.items() if "kl_per_dim" in run.metrics}
+    return {name: run for name, run in runs.items() if "variance_of_means" in run.metrics}
 
 
 def dynamics(runs: Mapping[str, Run], nats: float | None = None) -> Figure:
@@ -110,12 +110,14 @@ def nll_by_samples(runs: Mapping[str, Run]) -> Figure:
 
 
 def code_usage(runs: Mapping[str, Run]) -> Figure:
-    """Left: mean KL of each dimension, largest first. Right: active units by the threshold, the paper's marked."""
+    """Left: mean KL of each dimension, largest first; under a prior other than N(0, I) a dimension has none of its own.
+    Right: active units by the threshold, the paper's marked."""
     figure, (left, right) = plt.subplots(1, 2, figsize=(9, 4))
     for name, run in with_code(runs).items():
         colour = _colours(runs)[name]
-        kl = np.sort(np.maximum(run.metrics["kl_per_dim"], FLOOR))[::-1]
-        left.plot(np.arange(1, len(kl) + 1), kl, "o-", markersize=4, color=colour, label=name)
+        if "kl_per_dim" in run.metrics:
+            kl = np.sort(np.maximum(run.metrics["kl_per_dim"], FLOOR))[::-1]
+            left.plot(np.arange(1, len(kl) + 1), kl, "o-", markersize=4, color=colour, label=name)
         curve = run.metrics["au_by_threshold"]
         right.step(curve["thresholds"], curve["au"], where="post", color=colour, label=name)
     left.set(yscale="log", xlabel="dimension, by rank", ylabel="KL, nats per example")
