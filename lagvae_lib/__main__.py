@@ -3,7 +3,7 @@
 import argparse
 import sys
 
-from lagvae_lib import data, methods, profiles, runs
+from lagvae_lib import data, evidence, methods, profiles, runs
 from lagvae_lib.names import UnknownName
 
 
@@ -12,7 +12,7 @@ def main(arguments: list[str] | None = None) -> int:
     args = _parser().parse_args(arguments)
     try:
         args.do(args)
-    except (UnknownName, data.DataError, runs.RunBusy, ValueError) as error:
+    except (UnknownName, data.DataError, runs.RunBusy, ValueError, FileNotFoundError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     return 0
@@ -22,15 +22,33 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m lagvae_lib", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="command")
     run = commands.add_parser("run", help="train and evaluate a run, go on with it, or show it if it is finished")
-    run.add_argument("dataset", help=f"{', '.join(data.NAMES)}, or a path to a text file")
-    run.add_argument("method", help=f"{', '.join(methods.METHODS)}; knobs as in aggressive+clip=separate")
-    run.add_argument("--profile", default="auto", help=f"{', '.join(profiles.PROFILES)} (default: by the machine)")
-    run.add_argument("--seed", type=int, default=0)
-    run.add_argument("--device", default="auto", help="cpu, cuda, or auto")
+    _name_a_run(run)
     run.set_defaults(do=_run)
+    check = commands.add_parser("ais", help="check a finished run's NLL by annealed importance sampling")
+    _name_a_run(check)
+    check.add_argument("--examples", type=int, default=evidence.EXAMPLES, help="of the test set, from all over it")
+    check.add_argument("--steps", type=int, default=evidence.STEPS, help="temperatures")
+    check.add_argument("--chains", type=int, default=evidence.CHAINS)
+    check.set_defaults(do=_ais)
     listing = commands.add_parser("methods", help="list every method with its source")
     listing.set_defaults(do=_methods)
     return parser
+
+
+def _name_a_run(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("dataset", help=f"{', '.join(data.NAMES)}, or a path to your own text or images")
+    parser.add_argument(
+        "method", help=f"{', '.join(methods.METHODS)}; changes as in aggressive+clip=separate or free-bits+aggressive"
+    )
+    parser.add_argument("--profile", default="auto", help=f"{', '.join(profiles.PROFILES)} (default: by the machine)")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--device", default="auto", help="cpu, cuda, or auto")
+
+
+def _ais(args: argparse.Namespace) -> None:
+    config, loaded = runs.prepared(args.dataset, args.method, args.profile, args.seed)
+    found = evidence.compare(config, loaded, runs.choose_device(args.device), args.examples, args.steps, args.chains)
+    print("  ".join(f"{name} {value:.3f}" for name, value in found.items() if isinstance(value, float)))
 
 
 def _run(args: argparse.Namespace) -> None:
@@ -43,7 +61,7 @@ def _run(args: argparse.Namespace) -> None:
 
 def _methods(args: argparse.Namespace) -> None:
     for method in methods.METHODS.values():
-        print(f"{method.name:20} {method.label:18} {method.source}")
+        print(f"{method.name:20} {method.label:24} {', '.join(method.families):14} {method.source}")
 
 
 if __name__ == "__main__":
