@@ -23,8 +23,8 @@ EXAMPLES, STEPS, LEAPFROG, CHAINS = 50, 50, 3, 8
 def compare(
     config: Config, data: Data, device: str = "cpu", examples: int = EXAMPLES, steps: int = STEPS, chains: int = CHAINS
 ) -> dict:
-    """Mean NLLs by AIS and by the bound, nats per example, and of their difference the mean, standard error over examples
-    and largest value. Written to `ais.json` beside the record.
+    """Mean NLLs by AIS and by the bound, nats per example, and of their difference the mean, its standard error over
+    examples and the largest value. Written to `ais.json` beside the record.
 
     Raises ValueError for a model whose likelihood is exact, FileNotFoundError where the weights are not at hand.
     """
