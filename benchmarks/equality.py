@@ -7,9 +7,9 @@ from torch import Tensor, nn
 
 from benchmarks import shapes, textbook
 from benchmarks.shapes import ImageShape, Shape
-from lagvae_lib.inference.aggressive import without_gradient
 from lagvae_lib.metrics.grid import grid_posterior, paper_grid
 from lagvae_lib.metrics.nll import importance_weighted
+from lagvae_lib.models.holding import without_gradient
 from lagvae_lib.models.pixels import sample
 from lagvae_lib.models.vae import VAE
 

@@ -10,8 +10,7 @@ Usable from any training loop with any model that has `loss`, `encoder_parameter
     state = algorithm.epoch_end(state, mi)     # mutual information on validation data
 """
 
-from collections.abc import Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -19,13 +18,13 @@ import torch
 
 from lagvae_lib.inference import MAX_NORM, Batch, Optimisers, Step, clip, means
 from lagvae_lib.inference.amortised import Amortised, zero_grad
+from lagvae_lib.models.holding import without_gradient, without_statistics
 from lagvae_lib.models.vae import Trainable
 from lagvae_lib.names import choose
 
 CLIPS = ("joint", "separate")
 BATCH_NORMS = ("move", "hold")
 REFERENCES = ("previous", "best")
-BatchNorm = torch.nn.modules.batchnorm._BatchNorm  # what BatchNorm1d, 2d and 3d have in common
 
 
 @dataclass(frozen=True)
@@ -153,34 +152,3 @@ class _Window:
         mean = float(self.loss) / self.units
         self.loss, self.units = 0.0, 0
         return mean
-
-
-@contextmanager
-def without_gradient(parameters: Iterable[torch.nn.Parameter]) -> Iterator[None]:
-    """Inside the block autograd computes nothing for `parameters`; what required a gradient before does so again."""
-    held = [parameter for parameter in parameters if parameter.requires_grad]
-    for parameter in held:
-        parameter.requires_grad_(False)
-    try:
-        yield
-    finally:
-        for parameter in held:
-            parameter.requires_grad_(True)
-
-
-@contextmanager
-def without_statistics(model: torch.nn.Module, parameters: Iterable[torch.nn.Parameter]) -> Iterator[None]:
-    """Inside the block BatchNorm layers that own one of `parameters` leave their running statistics alone."""
-    chosen = {id(parameter) for parameter in parameters}
-    layers = [
-        layer
-        for layer in model.modules()
-        if isinstance(layer, BatchNorm) and layer.track_running_stats and id(layer.weight) in chosen
-    ]
-    for layer in layers:
-        layer.track_running_stats = False
-    try:
-        yield
-    finally:
-        for layer in layers:
-            layer.track_running_stats = True

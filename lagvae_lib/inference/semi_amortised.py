@@ -23,9 +23,9 @@ import torch
 from torch import Tensor, nn
 
 from lagvae_lib.inference import MAX_NORM, Batch, Optimisers, Step, clip, means
-from lagvae_lib.inference.aggressive import without_gradient, without_statistics
 from lagvae_lib.inference.amortised import zero_grad
 from lagvae_lib.models.gaussian import DiagonalGaussian, standard_noise
+from lagvae_lib.models.holding import evaluating, without_gradient, without_statistics
 from lagvae_lib.models.vae import VAE, Loss
 from lagvae_lib.names import choose
 
@@ -251,18 +251,6 @@ def seeded(seed: int, device: torch.device) -> Iterator[None]:
             with torch.cuda.device(accelerator):
                 torch.cuda.manual_seed(seed)
         yield
-
-
-@contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode inside the block; afterwards every layer is in the mode it was in."""
-    held = [module for module in model.modules() if module.training]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module in held:
-            module.training = True
 
 
 def joint_norm(tensors: Iterable[Tensor]) -> Tensor:

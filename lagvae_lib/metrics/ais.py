@@ -16,8 +16,6 @@ estimate of p(x) is unbiased for every number of steps, and the chains are indep
 """
 
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import NamedTuple
@@ -26,6 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from lagvae_lib.models.gaussian import DiagonalGaussian, standard_noise
+from lagvae_lib.models.holding import without_gradient
 from lagvae_lib.names import choose
 
 STEPS, LEAPFROG, CHAINS, SCOUTS = 100, 5, 16, 2
@@ -95,7 +94,7 @@ def annealed(
     Raises ValueError for a model in training mode and for arguments out of range.
     """
     _check(model, start, step_size, scouts, steps=steps, leapfrog=leapfrog, chains=chains, rows=rows)
-    with frozen(model):
+    with without_gradient(model.parameters() if isinstance(model, nn.Module) else ()):
         path, z = _begin(model, x, chains + scouts, start, rows, generator)
         size = StepSize(len(x), chains + scouts, scouts, step_size, z.device)
         return _anneal(path, z, steps, leapfrog, size, generator)
@@ -112,20 +111,6 @@ def _check(model, start: str, step_size: float, scouts: int, **counts: int) -> N
         raise ValueError(f"scouts must not be negative, not {scouts}")
     if not 0 < step_size < math.inf:
         raise ValueError(f"step_size must be positive and finite, not {step_size}")
-
-
-@contextmanager
-def frozen(model) -> Iterator[None]:
-    """Inside the block autograd computes nothing for the model's parameters, so that a gradient in z costs no more."""
-    parameters = model.parameters() if isinstance(model, nn.Module) else ()
-    held = [parameter for parameter in parameters if parameter.requires_grad]
-    for parameter in held:
-        parameter.requires_grad_(False)
-    try:
-        yield
-    finally:
-        for parameter in held:
-            parameter.requires_grad_(True)
 
 
 def schedule(steps: int) -> Tensor:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lagvae_lib.models.gaussian import DiagonalGaussian, pairwise_log_prob, standard_log_prob, standard_noise
+from lagvae_lib.models.holding import evaluating
 
 
 class StandardNormal(nn.Module):
@@ -59,12 +60,8 @@ class VampPrior(SampledKL):
     def components(self) -> DiagonalGaussian:
         """q(z|u_k), [K, nz]."""
         encoder = self._encoder[0]
-        training = encoder.training
-        encoder.eval()
-        try:
+        with evaluating(encoder):
             return encoder(torch.sigmoid(self.logits))
-        finally:
-            encoder.train(training)
 
     def log_prob(self, z: Tensor) -> Tensor:
         parts = self.components()
