@@ -3,17 +3,17 @@
 import pytest
 
 from lagvae_lib import published
-from lagvae_lib.methods import METHODS
+from lagvae_lib.methods import for_family
 from lagvae_lib.published import Value
 
-LATER = {"sa-vae", "sa-vae-anneal", "sa-vae-anneal-kim2018", "cnn-vae", "vlae", "vampprior"}
+QUOTED = {"sa-vae-anneal-kim2018"}  # Kim et al.'s own number for a row that the paper has too
 OTHERS_REPORTS = {"cnn-vae", "sa-vae-anneal-kim2018", "vlae", "vampprior"}
 
 
 @pytest.mark.parametrize("dataset", published.SOURCE)
 def test_every_row_can_be_read(dataset):
     rows = {name: published.published(dataset, name) for name in published.methods(dataset)}
-    assert rows.keys() - LATER == METHODS.keys()
+    assert rows.keys() - QUOTED <= set(for_family("images" if dataset == "omniglot" else "text"))
     for name, row in rows.items():
         assert row.nll.mean > 80
         assert row.nll.bound == (name in OTHERS_REPORTS and dataset != "omniglot")
