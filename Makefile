@@ -18,6 +18,7 @@ WORKERS ?= 2
 CELL_TIMEOUT ?= 900
 TESTS ?= tests notebooks
 LAB_ARGS ?=
+BENCH_ARGS ?=
 NOTEBOOK ?= $(wildcard notebooks/*.ipynb)
 
 TORCH_VERSION := $(shell sed -n 's/^torch==//p' requirements.lock)
@@ -59,8 +60,8 @@ LAB_FLAGS := --LabApp.default_url=/lab/tree/notebooks \
 lab: $(SETUP) ## JupyterLab on the notebooks (LAB_ARGS="--no-browser --port=8890")
 	"$(PY)" -m jupyterlab $(LAB_FLAGS) $(LAB_ARGS)
 
-bench: $(SETUP) ## time and memory of a training step and an evaluation, against a textbook implementation
-	"$(PY)" -m benchmarks
+bench: $(SETUP) ## time and memory against a textbook implementation (BENCH_ARGS="--only images")
+	"$(PY)" -m benchmarks $(BENCH_ARGS)
 
 lint: $(SETUP) ## ruff on .py and .ipynb, changing nothing
 	"$(PY)" -m ruff check .

@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 from dataclasses import asdict
+from itertools import product
 
 import torch
 
@@ -13,26 +14,33 @@ from lagvae_lib import atomic, paths
 ITERATIONS, EPOCHS, AGGRESSIVE_EPOCHS = 1000, 50, 5  # the toy's, in outer iterations an epoch
 INNER_STEPS = 40  # of an outer iteration, about what the toy's runs need
 LOOK_EVERY = 200
+PARTS = ("text", "images", "toy")
 
 
 def main() -> None:
     arguments = _arguments()
     torch.set_num_threads(arguments.threads)
-    chosen = cases.quick() if arguments.quick else cases.full()
+    chosen = [
+        case for case in (cases.quick() if arguments.quick else cases.full()) if arguments.only in case.shape.name
+    ]
     if arguments.memory:
         index, variant = arguments.memory
         print(measure.peak_memory(chosen[int(index)], variant))
         return
     options = [f"--threads={arguments.threads}", *(["--quick"] if arguments.quick else [])]
+    options += [f"--only={arguments.only}"] if arguments.only else []
     # Memory first, while this process is small
     rows = [{**_identity(case), "memory": _memories(i, case, options)} for i, case in enumerate(chosen)]
-    differences = _equal(arguments.quick)
+    differences = _equal(arguments.quick, arguments.only)
     for case, row in zip(chosen, rows, strict=True):
         row["times"] = measure.times(case)
         _print(case, row)
-    record = {"machine": measure.machine(), "differences": differences, "cases": rows, "toy_run": _toy_run(rows)}
-    _print_toy_run(record["toy_run"])
-    name = f"{'quick' if arguments.quick else 'cpu'}-{arguments.threads}-threads.json"
+    record = {"machine": measure.machine(), "differences": differences, "cases": rows}
+    if arguments.only in shapes.TOY.name:
+        record["toy_run"] = _toy_run(rows)
+        _print_toy_run(record["toy_run"])
+    part = f"-{arguments.only}" if arguments.only else ""
+    name = f"{'quick' if arguments.quick else 'cpu'}-{arguments.threads}-threads{part}.json"
     atomic.write_json(paths.results_dir() / "bench" / name, record)
     print(f"\nwritten to bench/{name} in the results folder")
 
@@ -41,6 +49,7 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="tiny sizes: tests the benchmark, says nothing of speed")
     parser.add_argument("--threads", type=int, default=1, help="torch's threads (default: 1)")
+    parser.add_argument("--only", default="", choices=PARTS, help="a part of the cases, with a record of its own")
     parser.add_argument("--memory", nargs=2, metavar=("CASE", "VARIANT"), help=argparse.SUPPRESS)
     return parser.parse_args()
 
@@ -53,20 +62,23 @@ def _memories(index: int, case: Case, options: list[str]) -> dict[str, float]:
     return {variant: measure.memory_apart(index, variant, options) for variant in case.variants if case.memory}
 
 
-def _equal(quick: bool) -> dict:
-    """Differences at initial parameters and at five times those; raises where they are more than rounding."""
-    models = [shapes.TINY] if quick else [shapes.PAPER, shapes.SCALED]
+def _equal(quick: bool, only: str) -> dict:
+    """Differences at initial parameters and, words, at five times those; raises where they are more than rounding."""
+    words = [shapes.TINY] if quick else [shapes.PAPER, shapes.SCALED]
     toy = shapes.TINY_TOY if quick else shapes.TOY
+    pictures = [shapes.TINY_IMAGES] if quick else [shapes.IMAGES_PAPER, shapes.IMAGES_SCALED]
     found = {}
-    for scale in (1.0, 5.0):
-        for shape in (*models, toy):
+    for shape, scale in product((*words, toy), (1.0, 5.0)):
+        if only in shape.name:
             name = f"{shape.name}, parameters x{scale:g}"
             found[name] = equality.check(equality.training(shape, scale) | equality.evaluation(shape, scale=scale))
-    for shape in [shapes.TINY_IMAGES] if quick else [shapes.IMAGES_PAPER, shapes.IMAGES_SCALED]:
-        values = equality.training(shape) | equality.evaluation(shape) | equality.pixels(shape)
-        found[shape.name] = equality.check(values, shape.tolerance)
+    for shape in pictures:
+        if only in shape.name:
+            values = equality.training(shape) | equality.evaluation(shape) | equality.pixels(shape)
+            found[shape.name] = equality.check(values, shape.tolerance)
     for name, make in (("prior", shapes.library), ("narrower", shapes.informative)):
-        found[f"{toy.name}, posteriors on the grid, {name}"] = equality.check(equality.grid(make(toy), toy))
+        if only in toy.name:
+            found[f"{toy.name}, posteriors on the grid, {name}"] = equality.check(equality.grid(make(toy), toy))
     print("Relative differences from the textbook's values (dropout on, same masks); bfloat16 is meant to differ:")
     for name, values in found.items():
         print(f"  {name}: " + "; ".join(f"{key} {value:.0e}" for key, value in values.items()))

@@ -65,3 +65,23 @@ def test_the_benchmark_runs_at_tiny_sizes(tmp_path):
         assert all(taken["seconds"] > 0 for taken in case["times"].values())
     assert [set(case["memory"]) for case in record["cases"] if case["memory"]] == [{"textbook", "joint"}]
     assert all(parts["looks"] > 0 for parts in record["toy_run"].values())
+
+
+def test_a_part_of_the_benchmark_has_a_record_of_its_own(tmp_path):
+    environment = os.environ | {"LAGVAE_RESULTS": str(tmp_path), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "benchmarks", "--quick", "--only", "images"]
+    subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, check=True)
+    record = json.loads((tmp_path / "bench" / "quick-1-threads-images.json").read_text())
+    assert record["cases"] and "toy_run" not in record
+    assert {case["shape"]["name"] for case in record["cases"]} == set(record["differences"]) == {"images, tiny"}
+    assert any(case["memory"] for case in record["cases"])
+
+
+def test_the_papers_steps_can_be_tried_at_a_small_profile(tmp_path):
+    """Three aggressive iterations with a resumption between, on whatever data is here (stand-ins included)."""
+    environment = os.environ | {"LAGVAE_RESULTS": str(tmp_path)}
+    command = [sys.executable, "-m", "benchmarks.paper_steps", "--profile", "smoke", "--threads", "1", "glyphs"]
+    subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, check=True)
+    [run] = json.loads((tmp_path / "bench" / "smoke-steps.json").read_text())["runs"]
+    assert [row["iteration"] for row in run["iterations"]] == [1, 2, 3]
+    assert all(row["inner_steps"] in (*range(20, 91, 10), 99) for row in run["iterations"])
