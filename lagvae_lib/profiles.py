@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, replace
 import torch
 
 from lagvae_lib.data import is_images
+from lagvae_lib.inference.aggressive import Aggressive
 from lagvae_lib.methods import Method, find, for_family
 from lagvae_lib.names import choose
 from lagvae_lib.training import Schedule
@@ -196,6 +197,7 @@ TABLE = {
             # short; 1000 epochs and a patience of 20 of the longer ones
             schedule=replace(IMAGES.schedule, epoch_updates=50, max_epochs=100, patience=8),
             evaluation=Evaluation(iw_examples=1000, observe_every=10, mi_draws=10),  # all 8,070 test images, 500, 1
+            pseudo_inputs=100,  # 500
         ),
     },
 }
@@ -251,24 +253,18 @@ def resolve(dataset: str, method: str, profile: str, seed: int) -> Config:
     return Config(dataset, found, profile, seed, values.data, values.model, schedule, values.evaluation)
 
 
-KNOBS = {
-    "objective": ("anneal_epochs", "pretrain_epochs"),
-    "inference": ("window", "stop_reference", "stop_patience"),
-    "variant": ("pseudo_inputs",),
-}
-
-
 def _fit_method(method: Method, profile: Profile, explicit: str) -> Method:
-    """The profile's values of the knobs that depend on the size of the job, unless the method's name sets them itself.
-
-    Lengths of 0 stay 0: a method that does not anneal is not made to.
-    """
-    for part, knobs in KNOBS.items():
-        value = getattr(method, part)
-        wanted = {
-            knob: getattr(profile, knob)
-            for knob in knobs
-            if getattr(value, knob, 0) and f"{knob}=" not in explicit and getattr(value, knob) != getattr(profile, knob)
-        }
-        method = replace(method, **{part: replace(value, **wanted)}) if wanted else method
+    """The profile's values of the knobs that depend on the size of the job, where the method has any use for them and
+    its name does not set them itself."""
+    objective, wanted = method.objective, {"objective": {}, "inference": {}, "variant": {}}
+    for knob in ("anneal_epochs", "pretrain_epochs"):
+        if getattr(objective, knob):
+            wanted["objective"][knob] = getattr(profile, knob)
+    if isinstance(method.inference, Aggressive):
+        wanted["inference"] = {knob: getattr(profile, knob) for knob in ("window", "stop_reference", "stop_patience")}
+    if method.variant.prior == "vamp":
+        wanted["variant"]["pseudo_inputs"] = profile.pseudo_inputs
+    for part, values in wanted.items():
+        values = {knob: value for knob, value in values.items() if f"{knob}=" not in explicit}
+        method = replace(method, **{part: replace(getattr(method, part), **values)})
     return method

@@ -85,6 +85,15 @@ def test_a_profile_sets_the_window_unless_the_name_does():
     assert profiles.resolve("yelp-small", "aggressive+window=12", "scaled", 0).method.inference.window == 12
 
 
+def test_a_profile_sets_only_what_a_method_uses():
+    """Or a record would no longer be its own configuration's when a knob of another method changes."""
+    plain, vamp = (profiles.resolve("omniglot-28", name, "scaled", 0).method for name in ("vae", "vampprior"))
+    assert plain.variant == find("vae").variant and plain.objective == find("vae").objective
+    assert vamp.variant.pseudo_inputs == 100 != find("vampprior").variant.pseudo_inputs
+    assert profiles.resolve("omniglot-28", "vampprior+pseudo_inputs=7", "scaled", 0).method.variant.pseudo_inputs == 7
+    assert profiles.resolve("yelp", "pretrain-free-bits", "smoke", 0).method.objective.pretrain_epochs == 1
+
+
 def test_auto_profile(monkeypatch):
     monkeypatch.delenv("LAGVAE_PROFILE", raising=False)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
