@@ -17,8 +17,7 @@ class BatchNormalisedMean(nn.Module):
 
     Over the data each mean then has variance scale^2, so the mean KL is at least nz / 2 * scale^2 (half the second
     moment of the means) and every unit counts as active, whatever z says of x. (At the very start the encoder's own
-    means are less than sqrt(eps) = .003 apart, and come out smaller. An eps that prevents this lets the gradient, which
-    goes with 1 / sd, explode: with 1e-10 and SGD at a rate of 1 the KL jumped to hundreds of nats.)
+    means are less than sqrt(eps) = .003 apart, and come out smaller.)
     """
 
     def __init__(self, encoder: nn.Module, nz: int, scale: float):
