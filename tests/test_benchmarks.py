@@ -74,7 +74,7 @@ def test_a_part_of_the_benchmark_has_a_record_of_its_own(tmp_path):
     record = json.loads((tmp_path / "bench" / "quick-1-threads-images.json").read_text())
     assert record["cases"] and "toy_run" not in record
     assert {case["shape"]["name"] for case in record["cases"]} == set(record["differences"]) == {"images, tiny"}
-    assert any(case["memory"] for case in record["cases"])
+    assert all(len(case["times"]) >= 2 for case in record["cases"])
 
 
 def test_the_papers_steps_can_be_tried_at_a_small_profile(tmp_path):
