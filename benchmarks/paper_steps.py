@@ -19,7 +19,7 @@ from lagvae_lib import atomic, data, paths, runs
 from lagvae_lib.profiles import Config, resolve
 from lagvae_lib.training import Trainer
 
-CASES = ("yelp-small", "omniglot-28")  # the paper's own data sets where profile `paper` would name others
+CASES = ("yelp-small", "omniglot-28")  # public; the paper's own data sets may not be at hand
 BEFORE, AFTER = 2, 1  # outer iterations before and after the resumption
 
 
