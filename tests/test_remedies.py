@@ -98,6 +98,16 @@ def test_the_fixed_scale_is_no_parameter_that_training_moves():
     assert trainer.model.encoder.norm.weight.tolist() == pytest.approx([0.6, 0.6])
 
 
+def test_the_encoder_begins_where_batch_norm_can_normalise_it():
+    """At the paper's small initial parameters the variance of its means is far below BatchNorm's eps."""
+    data = tiny_data()
+    x = max((data.train.get(i, None) for i in range(len(data.train))), key=len)
+    normalised = build_model(tiny_config("bn-vae"), data).train().encoder(x).mu
+    assert float(normalised.std(0, correction=0).min().detach()) > 0.9 * 0.6
+    plain = build_model(tiny_config("vae"), data).encoder(x).mu
+    assert float(plain.std(0, correction=0).max().detach()) < 1e-5**0.5
+
+
 @pytest.mark.parametrize("delta", [0.01, 1.0, 12.0])
 def test_the_kl_never_falls_below_delta(delta):
     nz = 4

@@ -16,8 +16,8 @@ class BatchNormalisedMean(nn.Module):
     """BN-VAE (Zhu et al. 2020): BatchNorm on mu with a fixed scale and a learned shift.
 
     Over the data each mean then has variance scale^2, so the mean KL is at least nz / 2 * scale^2 (half the second
-    moment of the means) and every unit counts as active, whatever z says of x. (At the very start the encoder's own
-    means are less than sqrt(eps) = .003 apart, and come out smaller.)
+    moment of the means) and every unit counts as active, whatever z says of x. (Unless the encoder's own means are
+    less than sqrt(eps) = .003 apart: then they come out smaller.)
     """
 
     def __init__(self, encoder: nn.Module, nz: int, scale: float):

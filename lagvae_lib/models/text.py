@@ -25,14 +25,18 @@ def initialise(module: nn.Module) -> None:
 
 
 class LSTMEncoder(nn.Module):
-    """q(z|x) = N(mu, diag exp(logvar)), both linear in the last hidden state."""
+    """q(z|x) = N(mu, diag exp(logvar)), both linear in the last hidden state.
 
-    def __init__(self, words: int, nz: int, embedding: int, hidden: int):
+    small: begin at the paper's small parameters; False: at torch's own.
+    """
+
+    def __init__(self, words: int, nz: int, embedding: int, hidden: int, small: bool = True):
         super().__init__()
         self.embed = nn.Embedding(words, embedding)
         self.lstm = nn.LSTM(embedding, hidden)
         self.linear = nn.Linear(hidden, 2 * nz, bias=False)
-        initialise(self)
+        if small:
+            initialise(self)
 
     def forward(self, x: Tensor) -> DiagonalGaussian:
         _, (last, _) = self.lstm(self.embed(x.t()))
