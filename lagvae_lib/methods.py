@@ -1,8 +1,8 @@
 """The registry of methods: each is a value made of an objective, an inference strategy and a model variant.
 
 A name may carry changes: `+aggressive` fits q by Algorithm 1 (`free-bits+aggressive`), and `knob=value` sets a field of
-the inference, the objective or the variant (`aggressive+clip=separate`, `bn-vae+scale=0.4`). That is another method,
-with a folder of its own among the results.
+the inference, the objective or the variant (`aggressive+clip=separate`, `bn-vae+scale=0.4`), or the optimiser, its rate
+or the most epochs (`sa-vae+steps=5+max_epochs=15`). That is another method, with a folder of its own among the results.
 """
 
 from dataclasses import dataclass, fields, replace
@@ -54,7 +54,7 @@ class Variant:
 class Method:
     """name: what it is called everywhere. label: its row in the tables. source: where it comes from.
 
-    families: of data sets that it is made for. optimiser, lr: where it has its own, else the profile's.
+    families: of data sets that it is made for. optimiser, lr, max_epochs: where it has its own, else the profile's.
     """
 
     name: str
@@ -67,6 +67,7 @@ class Method:
     families: tuple[str, ...] = FAMILIES
     optimiser: str | None = None
     lr: float | None = None
+    max_epochs: int | None = None
 
 
 ANNEAL = Objective(start=0.1, anneal_epochs=10)
@@ -163,18 +164,19 @@ def _aggressive(method: Method) -> Method:
 
 
 PARTS = ("inference", "objective", "variant")
+OWN = {"optimiser": str, "lr": float, "max_epochs": int}
 
 
 def _change(method: Method, change: str) -> Method:
     """One field set anew, in whichever part of the method has it; no two parts share a name that may be set."""
     owners = {field.name: part for part in PARTS for field in fields(getattr(method, part))}
     key, _, value = change.partition("=")
-    part = owners[choose(key, owners, f"knob of {method.name}")]
-    kind = type(getattr(getattr(method, part), key))
+    choose(key, (*owners, *OWN), f"knob of {method.name}")
+    # `fixed_steps` is None by default: a number in any case
+    kind = OWN.get(key) or type(getattr(getattr(method, owners[key]), key))
     try:
-        # `fixed_steps` is None by default: a number in any case
         parsed = value if kind is str else float(value) if kind is float else int(value)
     except ValueError:
         raise ValueError(f"{change!r} in the method's name: {value!r} is not a number") from None
-    changed = replace(getattr(method, part), **{key: parsed})
-    return replace(method, label=f"{method.label} ({key} {value})", **{part: changed})
+    changed = {key: parsed} if key in OWN else {owners[key]: replace(getattr(method, owners[key]), **{key: parsed})}
+    return replace(method, label=f"{method.label} ({key} {value})", **changed)

@@ -11,7 +11,7 @@ import torch
 
 from lagvae_lib.data import is_images
 from lagvae_lib.inference.aggressive import Aggressive
-from lagvae_lib.methods import Method, find, for_family
+from lagvae_lib.methods import OWN, Method, find, for_family
 from lagvae_lib.names import choose
 from lagvae_lib.training import Schedule
 
@@ -248,7 +248,7 @@ def resolve(dataset: str, method: str, profile: str, seed: int) -> Config:
             f"method {found.name!r} is for {' and '.join(found.families)}, and {dataset!r} is {kind}; "
             f"valid here: {', '.join(for_family(kind))}"
         )
-    own = {key: value for key, value in (("optimiser", found.optimiser), ("lr", found.lr)) if value is not None}
+    own = {key: getattr(found, key) for key in OWN if getattr(found, key) is not None}
     schedule = replace(values.schedule, **own)
     return Config(dataset, found, profile, seed, values.data, values.model, schedule, values.evaluation)
 

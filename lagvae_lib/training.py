@@ -49,6 +49,8 @@ class Schedule:
         choose(self.optimiser, OPTIMISERS, "optimiser")
         if self.epoch_updates is not None and self.epoch_updates < 1:
             raise ValueError(f"epoch_updates must be None or at least 1, not {self.epoch_updates}")
+        if self.lr <= 0 or self.max_epochs < 1:
+            raise ValueError(f"lr must be positive and max_epochs at least 1, not {self.lr} and {self.max_epochs}")
 
     def epoch_length(self, batches: int) -> int:
         """Updates of an epoch on a training set of so many batches."""

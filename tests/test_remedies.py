@@ -285,3 +285,15 @@ def test_knobs_of_objective_and_variant():
     method = find("bn-vae+scale=0.4+kl_weight=0.5")
     assert (method.variant.scale, method.objective.kl_weight) == (0.4, 0.5)
     assert find("free-bits+free_nats=2").objective.free_nats == 2.0
+
+
+def test_knobs_of_the_optimisation():
+    config = resolve("yelp-small", "sa-vae+steps=5+max_epochs=15+lr=0.25", "scaled", 0)
+    assert (config.method.inference.steps, config.schedule.max_epochs, config.schedule.lr) == (5, 15, 0.25)
+    assert config.method.label == "SA-VAE (steps 5) (max_epochs 15) (lr 0.25)"
+    assert resolve("yelp-small", "vae+optimiser=adam", "scaled", 0).schedule.optimiser == "adam"
+    with pytest.raises(ValueError, match="sgd, adam"):
+        resolve("yelp-small", "vae+optimiser=adamw", "scaled", 0)
+    for wrong in ("max_epochs=0", "lr=-1"):
+        with pytest.raises(ValueError, match="lr must be positive and max_epochs at least 1"):
+            resolve("yelp-small", f"vae+{wrong}", "scaled", 0)
