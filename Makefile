@@ -19,6 +19,7 @@ CELL_TIMEOUT ?= 900
 TESTS ?= tests notebooks
 LAB_ARGS ?=
 BENCH_ARGS ?=
+PROFILE ?= scaled
 NOTEBOOK ?= $(wildcard notebooks/*.ipynb)
 
 TORCH_VERSION := $(shell sed -n 's/^torch==//p' requirements.lock)
@@ -30,7 +31,7 @@ ifneq ($(shell $(VENV_PY) -c 'print(open("$(STAMP)").read().strip())' 2>/dev/nul
 .PHONY: $(STAMP)
 endif
 
-.PHONY: help setup run test lab bench lint format notebooks check-notebooks lock clean
+.PHONY: help setup run test lab tables bench lint format notebooks check-notebooks lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' Makefile
@@ -59,6 +60,9 @@ LAB_FLAGS := --LabApp.default_url=/lab/tree/notebooks \
     $(if $(filter 0,$(shell id -u)),--allow-root)
 lab: $(SETUP) ## JupyterLab on the notebooks (LAB_ARGS="--no-browser --port=8890")
 	"$(PY)" -m jupyterlab $(LAB_FLAGS) $(LAB_ARGS)
+
+tables: $(SETUP) ## every table and figure of the paper that the records give, into results/ (PROFILE=scaled)
+	"$(PY)" -m lagvae_lib tables --profile $(PROFILE)
 
 bench: $(SETUP) ## time and memory against a textbook implementation (BENCH_ARGS="--only images")
 	"$(PY)" -m benchmarks $(BENCH_ARGS)

@@ -3,7 +3,7 @@
 import argparse
 import sys
 
-from lagvae_lib import data, evidence, methods, profiles, runs
+from lagvae_lib import data, evidence, methods, profiles, report, runs
 from lagvae_lib.names import UnknownName
 
 
@@ -30,6 +30,9 @@ def _parser() -> argparse.ArgumentParser:
     check.add_argument("--steps", type=int, default=evidence.STEPS, help="temperatures")
     check.add_argument("--chains", type=int, default=evidence.CHAINS)
     check.set_defaults(do=_ais)
+    written = commands.add_parser("tables", help="write every table and figure that the records give")
+    written.add_argument("--profile", default="scaled", help=f"{', '.join(profiles.PROFILES)} (default: scaled)")
+    written.set_defaults(do=_tables)
     listing = commands.add_parser("methods", help="list every method with its source")
     listing.set_defaults(do=_methods)
     return parser
@@ -49,6 +52,11 @@ def _ais(args: argparse.Namespace) -> None:
     config, loaded = runs.prepared(args.dataset, args.method, args.profile, args.seed)
     found = evidence.compare(config, loaded, runs.choose_device(args.device), args.examples, args.steps, args.chains)
     print("  ".join(f"{name} {value:.3f}" for name, value in found.items() if isinstance(value, float)))
+
+
+def _tables(args: argparse.Namespace) -> None:
+    for path in report.write(args.profile):
+        print(path)
 
 
 def _run(args: argparse.Namespace) -> None:

@@ -21,10 +21,12 @@ from lagvae_lib.metrics.evaluate import spread_examples
 from lagvae_lib.metrics.grid import grid_posterior
 from lagvae_lib.models.build import build_model
 from lagvae_lib.profiles import Config
+from lagvae_lib.runs import Run
 from lagvae_lib.training import OPTIMISERS
 
 POINTS = 50
 STEPS = 60  # generator updates
+DRAWN = 25  # of them in Figure 3; more would cover its panels with lines
 SMOKE_STEPS = 4
 
 
@@ -64,6 +66,15 @@ def load_or_trace(config: Config, data: Data, device: str = "cpu", steps: int | 
     with atomic.replace_with(path) as temporary, open(temporary, "wb") as f:
         np.savez_compressed(f, config=np.array(decided_by), **vars(trajectory))
     return trajectory
+
+
+def recorded(run: Run) -> Trajectory | None:
+    """The trajectory that lies beside a run of the same method and seed, if there is one."""
+    path = run.folder.parent / f"trajectory-seed{run.metrics['seed']}.npz"
+    if not path.exists():
+        return None
+    with np.load(path, allow_pickle=False) as saved:
+        return Trajectory(*(saved[name] for name in Trajectory.__dataclass_fields__))
 
 
 def record_path(config: Config) -> Path:

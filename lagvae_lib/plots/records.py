@@ -109,6 +109,32 @@ def nll_by_samples(runs: Mapping[str, Run]) -> Figure:
     return figure
 
 
+MARKERS = "osD^vPX*<>hp8"
+
+
+def nll_against_au(panels: Mapping[str, Mapping[str, list[Run]]]) -> Figure:
+    """Figure 4: NLL against active units, a panel a data set, a point a run; a model without z stands at AU 0, with its
+    exact NLL as a dashed line.
+
+    panels: {title: {label: runs}}. A label has the same colour and marker in every panel.
+    """
+    labels = list(dict.fromkeys(label for rows in panels.values() for label in rows))
+    figure, axes = plt.subplots(1, max(1, len(panels)), figsize=(max(5.5, 4.6 * len(panels)), 5.4), squeeze=False)
+    for ax, (title, rows) in zip(axes[0], panels.items(), strict=False):
+        for label, runs in rows.items():
+            at, colour = labels.index(label), COLOURS[labels.index(label) % len(COLOURS)]
+            au = [run.metrics["au"] or 0 for run in runs]
+            nll = [run.metrics["nll"] for run in runs]
+            ax.scatter(au, nll, 60, marker=MARKERS[at % len(MARKERS)], color=colour, alpha=0.8, label=label, zorder=3)
+            if runs[0].metrics["nll_is_exact"]:
+                ax.axhline(sum(nll) / len(nll), color=colour, linestyle="--", linewidth=1)
+        ax.set(title=title, xlabel="active units", ylabel="NLL, nats per example")
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    if panels:
+        _legend_below(figure, list(axes[0]))
+    return figure
+
+
 def code_usage(runs: Mapping[str, Run]) -> Figure:
     """Left: mean KL of each dimension, largest first; under a prior other than N(0, I) a dimension has none of its own.
     Right: active units by the threshold, the paper's marked."""
