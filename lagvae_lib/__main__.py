@@ -3,7 +3,7 @@
 import argparse
 import sys
 
-from lagvae_lib import data, evidence, methods, profiles, report, runs
+from lagvae_lib import data, evidence, methods, profiles, report, runs, status
 from lagvae_lib.names import UnknownName
 
 
@@ -57,6 +57,7 @@ def _ais(args: argparse.Namespace) -> None:
 def _tables(args: argparse.Namespace) -> None:
     for path in report.write(args.profile):
         print(path)
+    status.update()
 
 
 def _run(args: argparse.Namespace) -> None:

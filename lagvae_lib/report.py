@@ -324,7 +324,8 @@ def as_csv(table: Table) -> str:
 def as_markdown(table: Table) -> str:
     """A table that GitHub shows, its caption below."""
     titles = [" ".join(dict.fromkeys(part for part in column if part)) for column in table.shown.columns]
-    lines = [titles, ["---"] * len(titles), *table.shown.to_numpy().tolist()]
+    rows = [[cell.replace("|", r"\|") for cell in row] for row in table.shown.to_numpy().tolist()]
+    lines = [titles, ["---"] * len(titles), *rows]
     return "".join(f"| {' | '.join(cells)} |\n" for cells in lines) + f"\n{table.caption}\n"
 
 

@@ -1,0 +1,161 @@
+"""The paper's claims, one by one, and what the records say of each: numbers first, then one word.
+
+A claim of an order between two methods holds, or fails, where the difference of their means is more than two standard
+errors from 0 (over seeds, sd^2/n added up); otherwise it is open. With two or three seeds that is a rough rule, and
+with one it cannot be applied: the claim is open, and the numbers stand beside it.
+"""
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import pandas as pd
+
+from lagvae_lib import tables
+from lagvae_lib.data import resolve_name
+from lagvae_lib.profiles import family
+from lagvae_lib.report import DATASETS, INNER, NO_RUN, costs, row_runs
+from lagvae_lib.runs import Run
+
+RULE = (
+    "An order of two methods holds or fails where their means differ by more than two standard errors over seeds, and "
+    "is open otherwise, as it is with one seed; cost and collapse are judged by the limits named."
+)
+HOLDS, FAILS, OPEN = "holds", "fails", "open"
+COLLAPSED = 0.1  # nats of KL, and of information, below which a code is called collapsed
+TEXT = ("yahoo", "yelp")
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What the records of one data set say of a claim; verdict: holds, fails, open, or no run."""
+
+    claim: str
+    data: str
+    measured: str
+    verdict: str
+
+
+def findings(profile: str) -> list[Finding]:
+    """Every claim on every data set that it is about, in the order of the paper's argument."""
+    return list(_all(profile))
+
+
+def as_frame(found: list[Finding]) -> pd.DataFrame:
+    """Columns claim, data, measured, verdict; a claim is named in its first line alone."""
+    frame = pd.DataFrame([vars(finding) for finding in found])
+    frame["claim"] = frame["claim"].where(~frame["claim"].duplicated(), "")
+    return frame
+
+
+def _all(profile: str) -> Iterator[Finding]:
+    yield from _toy()
+    recorded = {name: tables.recorded(profile, resolve_name(name, profile)) for name in DATASETS}
+
+    def each(claim: str, check: Callable[[list[Run]], tuple[str, str]], names=tuple(DATASETS)) -> Iterator[Finding]:
+        for name in names:
+            yield Finding(claim, resolve_name(name, profile), *check(recorded[name]))
+
+    yield from each(f"Plain training collapses on text (KL and MI below {COLLAPSED})", _collapsed("vae"), TEXT)
+    yield from each("Annealing does not prevent it", _collapsed("vae-anneal"), TEXT)
+    yield from each("Ours keeps information that VAE loses (MI, all examples)", _order("mi_large", "aggressive", "vae"))
+    yield from each("the same with annealing", _order("mi_large", "aggressive-anneal", "vae-anneal"))
+    yield from each("Ours predicts better than VAE (NLL)", _order("nll", "vae", "aggressive"))
+    yield from each("the same with annealing (NLL)", _order("nll", "vae-anneal", "aggressive-anneal"))
+    yield from each(
+        "Ours + anneal predicts better than the autoregressive model (NLL)",
+        _order("nll", "autoregressive", "aggressive-anneal"),
+    )
+    yield from each("A β of .2 keeps a larger KL than VAE", _order("kl", "beta-0.2", "vae"))
+    yield from each("and predicts worse (NLL)", _order("nll", "beta-0.2", "vae"))
+    yield from each(
+        "Ours + anneal predicts as well as SA-VAE + anneal or better (NLL)",
+        _order("nll", "sa-vae-anneal", "aggressive-anneal"),
+    )
+    yield from each("Ours costs 2 to 4 times the training of VAE", _cost("aggressive", 2, 4))
+    yield from each("SA-VAE costs about 10 times or more", _cost("sa-vae", 9, math.inf))
+    yield from each(
+        "30 inner steps keep more information than 10", _order("mi_large", INNER["30"], INNER["10"]), ("yelp",)
+    )
+
+
+# -- kinds of check: runs of one data set -> what was measured, verdict ------------------------------------------------
+
+
+def _collapsed(method: str) -> Callable[[list[Run]], tuple[str, str]]:
+    def check(runs: list[Run]) -> tuple[str, str]:
+        of = row_runs(runs, method)
+        if not of:
+            return NO_RUN, NO_RUN
+        kl, mi = (max(run.metrics[name] for run in of) for name in ("kl", "mi_large"))
+        held = kl < COLLAPSED and mi < COLLAPSED
+        return f"largest KL {kl:.3f}, largest MI {mi + 0.0:.3f} of {_seeds(of)}", HOLDS if held else FAILS
+
+    return check
+
+
+def _order(metric: str, larger: str, smaller: str) -> Callable[[list[Run]], tuple[str, str]]:
+    """Whether `metric` of the method `larger` is above that of `smaller`."""
+
+    def check(runs: list[Run]) -> tuple[str, str]:
+        pair = [row_runs(runs, method) for method in (larger, smaller)]
+        if not all(pair):
+            return NO_RUN, NO_RUN
+        values = [pd.Series([run.metrics[metric] for run in of], dtype=float) for of in pair]
+        difference = values[0].mean() - values[1].mean()
+        named = " against ".join(
+            f"{_label(of)} {round(value.mean(), 2) + 0.0:.2f} ({_seeds(of)})"
+            for of, value in zip(pair, values, strict=True)
+        )
+        if min(map(len, values)) < 2:
+            return f"{named}: {difference:+.2f}, one seed", OPEN
+        error = math.sqrt(sum(value.var() / len(value) for value in values))
+        verdict = OPEN if abs(difference) <= 2 * error else HOLDS if difference > 0 else FAILS
+        return f"{named}: {difference:+.2f}, standard error {error:.2f}", verdict
+
+    return check
+
+
+def _cost(method: str, least: float, most: float) -> Callable[[list[Run]], tuple[str, str]]:
+    def check(runs: list[Run]) -> tuple[str, str]:
+        of, plain = row_runs(runs, method), row_runs(runs, "vae")
+        if not of or not plain:
+            return NO_RUN, NO_RUN
+        ratio = pd.Series([costs(run)["cpu"] for run in of]).mean() / pd.Series([costs(r)["cpu"] for r in plain]).mean()
+        text = f"{_label(of)}: {ratio:.1f} times the processor seconds ({_seeds(of)} against {_seeds(plain)})"
+        return text, HOLDS if least <= ratio <= most else FAILS
+
+    return check
+
+
+def _label(runs: list[Run]) -> str:
+    return tables.label(runs[0].metrics["method"], images=family(runs[0].metrics["dataset"]) == "images")
+
+
+def _seeds(runs: list[Run]) -> str:
+    return f"{len(runs)} seed{'s' * (len(runs) > 1)}"
+
+
+# -- the toy -----------------------------------------------------------------------------------------------------------
+
+
+def _toy() -> Iterator[Finding]:
+    """The lag can be measured on the toy alone, where the true posterior is known on a grid."""
+    runs = tables.recorded("paper", "synthetic")
+    plain, ours = (row_runs(runs, method) for method in ("vae", "aggressive"))
+    claims = (
+        "Early in training the inference network lags behind the true posterior",
+        "Aggressive training closes the lag (to less than half of its largest)",
+        "and keeps the code that plain training loses (MI, all examples)",
+    )
+    if not plain or not ours:
+        yield from (Finding(claim, "synthetic", NO_RUN, NO_RUN) for claim in claims)
+        return
+    largest = [min(run.dynamics["lag"].max() for run in of) for of in (plain, ours)]
+    measured = f"largest KL(q || p(z|x)), least of the seeds: VAE {largest[0]:.2f}, Ours {largest[1]:.2f} nats"
+    yield Finding(claims[0], "synthetic", measured, HOLDS if min(largest) > COLLAPSED else FAILS)
+    shares = [run.dynamics["lag"].iloc[-1] / run.dynamics["lag"].max() for run in ours]
+    ended = max(run.dynamics["lag"].iloc[-1] for run in ours)
+    measured = f"Ours ends at {ended:.2f} nats or less, {max(shares):.0%} of its largest or less ({_seeds(ours)})"
+    yield Finding(claims[1], "synthetic", measured, HOLDS if max(shares) < 0.5 else FAILS)
+    yield Finding(claims[2], "synthetic", *_order("mi_large", "aggressive", "vae")(runs))

@@ -1,0 +1,209 @@
+"""Tables and figures as files, the README's generated parts, and verdicts: all from records, and nothing typed in."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from lagvae_lib import claims, paths, published, report, status, tables
+from lagvae_lib.methods import METHODS
+from lagvae_lib.runs import Run
+
+RESULTS = paths.ROOT / "results"
+
+
+def made_up(method, seed=0, *, dataset="yelp-small", exact=False, **metrics):
+    """A run of 4 epochs of 10 updates, the first 2 aggressive with 5 and 15 inner steps where the method is."""
+    aggressive = method.startswith("aggressive")
+    history = pd.DataFrame(
+        {
+            "iteration": [10, 20, 30, 40],
+            "aggressive": [aggressive, aggressive, False, False],
+            "inner_steps": [5.0, 15.0, 0.0, 0.0] if aggressive else 0.0,
+        }
+    )
+    values = {"nll": 100.0, "kl": 1.0, "mi": 0.5, "mi_large": 0.6, "au": 2} | metrics
+    cpu = {"plain": 20.0, "aggressive": 100.0, "test": 7.0} if aggressive else {"plain": 40.0, "test": 7.0}
+    values |= {"dataset": dataset, "profile": "scaled", "method": method, "seed": seed, "nll_is_exact": exact}
+    values |= {"cpu_seconds": cpu, "seconds": {name: 2 * value for name, value in cpu.items()}}
+    config = {"method": {"inference": {"window": 10}}, "model": {"nz": 32}}
+    return Run(Path(f"{dataset}/{method}/seed{seed}"), config, values, history, pd.DataFrame(), {})
+
+
+@pytest.fixture
+def records(monkeypatch):
+    """Made-up runs in place of the recorded ones."""
+    runs = []
+    monkeypatch.setattr(
+        tables, "recorded", lambda profile, dataset: [r for r in runs if r.metrics["dataset"] == dataset]
+    )
+    return runs
+
+
+# -- the committed files -----------------------------------------------------------------------------------------------
+
+
+def test_every_committed_table_and_figure_is_made_again_byte_for_byte(tmp_path, monkeypatch):
+    monkeypatch.delenv("LAGVAE_RESULTS", raising=False)
+    written = report.write("scaled", tmp_path)
+    made = {path.relative_to(tmp_path).as_posix(): path.read_bytes() for path in written}
+    committed = [p for kind in ("tables", "figures") for p in (RESULTS / kind).glob("scaled-*")]
+    assert sorted(made) == sorted(path.relative_to(RESULTS).as_posix() for path in committed)
+    different = [name for name, content in made.items() if (RESULTS / name).read_bytes() != content]
+    assert not different, "not what the records give; run `make tables`"
+
+
+def test_the_readme_says_what_the_records_say(monkeypatch):
+    monkeypatch.delenv("LAGVAE_RESULTS", raising=False)
+    text = (paths.ROOT / "README.md").read_text(encoding="utf-8")
+    for name, content in status.blocks().items():
+        assert content in text, f"the part {name!r} of README.md is stale; run `make tables`"
+
+
+def test_a_readme_without_a_place_is_refused_and_left_alone(tmp_path):
+    readme = tmp_path / "README.md"
+    readme.write_text("nothing")
+    with pytest.raises(ValueError, match=r"README\.md has no part between .<!-- status"):
+        status.update(readme)
+    assert readme.read_text() == "nothing"
+
+
+# -- rows --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", report.DATASETS)
+def test_every_row_of_the_paper_is_there_in_its_order_and_says_when_it_has_no_run(records, name):
+    table = report.main_table("scaled", name)
+    assert len(table.shown) == len(published.methods(name))
+    assert set(table.shown["NLL", "here"]) == {report.NO_RUN}
+    assert list(table.shown["NLL", "paper"]) == [published.published(name, m).nll.text for m in published.methods(name)]
+    assert not (table.shown["", "method"] == "").any()
+
+
+def test_mean_sd_and_n_of_a_row(records):
+    records += [made_up("vae", seed, nll=nll) for seed, nll in enumerate((100.0, 101.0, 105.0))]
+    table = report.main_table("scaled", "yelp")
+    row = table.shown[table.shown["", "method"] == "VAE"].iloc[0]
+    assert (row["", "runs"], row["NLL", "here"], row["NLL", "paper"]) == ("3", "102.00 (2.65)", "358.3 (0.2)")
+    number = table.numbers.query("method == 'vae' and metric == 'nll'").iloc[0]
+    assert (number["mean"], number["n"], number["paper_mean"]) == (102.0, 3, 358.3)
+    assert number["sd"] == pytest.approx(7**0.5)
+
+
+def test_a_smaller_budget_fills_the_row_and_says_so_until_there_is_a_full_run(records):
+    records.append(made_up("sa-vae+steps=5+max_epochs=15"))
+    labels = list(report.main_table("scaled", "yelp").shown["", "method"])
+    assert "SA-VAE (steps 5) (max_epochs 15)" in labels and "SA-VAE" not in labels
+    records.append(made_up("sa-vae"))
+    labels = list(report.main_table("scaled", "yelp").shown["", "method"])
+    assert "SA-VAE" in labels and "SA-VAE (steps 5) (max_epochs 15)" in labels  # the smaller one as a row of its own
+    assert report.row_runs([made_up("aggressive+clip=separate")], "aggressive") == []
+
+
+def test_other_methods_follow_the_papers_and_other_inner_loops_do_not(records):
+    records += [made_up("free-bits"), made_up("aggressive+fixed_steps=10"), made_up("aggressive+window=15")]
+    labels = list(report.main_table("scaled", "yelp").shown["", "method"])
+    assert labels[-1] == "free bits" and len(labels) == len(published.methods("yelp")) + 1
+
+
+def test_a_model_without_z_has_a_nll_alone_and_no_number_is_minus_zero(records):
+    records += [made_up("autoregressive", exact=True), made_up("vae", mi=-0.0004)]
+    shown = report.main_table("scaled", "yelp").shown.set_index(("", "method"))
+    assert shown.loc["LSTM-LM", ("KL", "here")] == "-" and shown.loc["LSTM-LM", ("NLL", "here")] == "100.00"
+    assert shown.loc["VAE", ("MI", "here")] == "0.00"
+
+
+# -- cost --------------------------------------------------------------------------------------------------------------
+
+
+def test_costs_by_hand():
+    cost = report.costs(made_up("aggressive"))
+    assert cost["cpu"] == 120 and cost["wall"] == 2 * 127
+    assert (cost["epochs"], cost["aggressive_epochs"]) == (4, 2)
+    assert (cost["step"], cost["aggressive_step"], cost["inner_steps"]) == (1.0, 5.0, 10.0)
+    plain = report.costs(made_up("vae"))
+    assert plain["step"] == 1.0 and pd.isna(plain["aggressive_step"]) and pd.isna(plain["inner_steps"])
+
+
+def test_table_3_is_relative_to_the_vae(records):
+    records += [made_up("vae"), made_up("aggressive")]
+    shown = report.timing("scaled").shown
+    row = shown[(shown["", "data"] == "Yelp (yelp-small)") & (shown["", "method"] == "Ours")].iloc[0]
+    assert row["training, processor", "total"] == "3.00" and row["training, processor", "aggressive update"] == "5.00"
+    assert row["whole script, wall", "here"] == "2.70" and row["whole script, wall", "paper"] == "3.73"
+    assert set(shown[shown["", "data"].str.startswith("Yahoo")]["absolute", "minutes"]) == {report.NO_RUN}
+
+
+def test_table_4_has_every_setting_of_the_paper(records):
+    records.append(made_up("aggressive+fixed_steps=30", mi_large=1.5))
+    shown = report.inner_table("scaled").shown.set_index(("", "inner steps"))
+    assert list(shown.index) == ["10", "30", "50", "70", "convergence", "convergence, window 15"]
+    assert shown.loc["30", ("MI, all examples", "here")] == "1.50" and shown.loc["30", ("NLL", "paper")] == "357.1"
+    assert shown.loc["10", ("NLL", "here")] == report.NO_RUN
+
+
+def test_every_method_of_tables_3_and_4_exists():
+    from lagvae_lib.methods import find
+
+    for method in (*report.TIMED, *report.INNER.values(), *report.FIGURE_5):
+        assert find(method).name == method
+
+
+# -- formats -----------------------------------------------------------------------------------------------------------
+
+
+def test_markdown_keeps_a_bar_inside_its_cell_and_latex_has_no_bare_specials():
+    frame = pd.DataFrame({("", "a"): ["p(z|x)"], ("β", "b_%"): ["~1 & 2"], ("β", "c"): ["≤3"]})
+    frame.columns = pd.MultiIndex.from_tuples(frame.columns)
+    table = report.Table("100%", frame, pd.DataFrame({"x": [1 / 3]}))
+    assert r"| p(z\|x) | ~1 & 2 | ≤3 |" in report.as_markdown(table)
+    latex = report.as_latex(table)
+    assert all(part in latex for part in (r"$\sim$1 \& 2", r"$\leq$3", r"b\_\%", r"$\beta$", r"100\%"))
+    assert latex.isascii()
+    assert report.as_csv(table) == "x\n0.333333\n"
+
+
+# -- status and claims -------------------------------------------------------------------------------------------------
+
+
+def test_status_says_missing_and_never_blank(records):
+    records += [made_up("vae", 0), made_up("vae", 1), made_up("sa-vae+steps=5")]
+    frame = status.seeds_recorded()
+    assert list(frame.index) == list(METHODS)
+    column = frame["scaled", "yelp-small"]
+    assert (column["vae"], column["sa-vae"], column["free-bits"], column["vlae"]) == ("2", "1*", "missing", "-")
+    assert not (frame == "").any().any()
+
+
+def verdict(records, claim, data="yelp-small"):
+    (found,) = (f for f in claims.findings("scaled") if f.claim == claim and f.data == data)
+    return found.verdict
+
+
+BETTER = "Ours predicts better than VAE (NLL)"
+
+
+def test_an_order_holds_fails_or_is_open(records):
+    assert verdict(records, BETTER) == report.NO_RUN
+    records += [made_up("vae", 0, nll=100.0), made_up("aggressive", 0, nll=90.0)]
+    assert verdict(records, BETTER) == claims.OPEN  # one seed
+    records += [made_up("vae", 1, nll=101.0), made_up("aggressive", 1, nll=91.0)]
+    assert verdict(records, BETTER) == claims.HOLDS
+    records += [made_up("aggressive", 2, nll=130.0)]  # 9.5 apart the other way, but far from sure
+    assert verdict(records, BETTER) == claims.OPEN
+    records[:] = [replace(r, metrics=r.metrics | {"nll": -r.metrics["nll"]}) for r in records[:4]]
+    assert verdict(records, BETTER) == claims.FAILS
+
+
+def test_collapse_and_cost_are_judged_by_their_limits(records):
+    collapse = "Plain training collapses on text (KL and MI below 0.1)"
+    records.append(made_up("vae", kl=0.05, mi_large=0.0))
+    assert verdict(records, collapse) == claims.HOLDS
+    records.append(made_up("vae", 1, kl=2.0, mi_large=0.0))  # a KL without information is no collapse to the prior
+    assert verdict(records, collapse) == claims.FAILS
+    cost = "Ours costs 2 to 4 times the training of VAE"
+    records.append(made_up("aggressive"))
+    assert verdict(records, cost) == claims.HOLDS  # 120 seconds against 40
+    records[-1].metrics["cpu_seconds"]["aggressive"] = 1000.0
+    assert verdict(records, cost) == claims.FAILS
