@@ -252,6 +252,8 @@ def _finish(folder: Path, config: Config, data: Data, trainer: Trainer, device: 
         save_file(half, temporary)
     identity = {"dataset": config.dataset, "method": config.method.name, "profile": config.profile, "seed": config.seed}
     progress = {"epochs": trainer.state["epoch"], "iterations": trainer.state["iteration"]}
+    counts = {str(steps): times for steps, times in sorted(trainer.state["inner_counts"].items())}
+    progress |= {"inner_counts": counts} if counts else {}
     times = {"seconds": _rounded(seconds), "cpu_seconds": _rounded(cpu)}
     atomic.write_json(
         folder / "metrics.json", identity | metrics | progress | times | {"provenance": provenance(data, device)}

@@ -68,6 +68,7 @@ class Trainer:
     train: `lagvae_lib.data.Batches`. valid: batches to select on. units: a batch's size in the units that inner windows
     are compared in. observe: called after the initialisation and after every `observe_every` generator updates with
     (model, iteration); what it returns is a row of `state["observations"]`. mi_draws: see `metrics.evaluate`.
+    `state["inner_counts"]` counts the generator updates by the length of their inner loop.
     """
 
     def __init__(
@@ -107,6 +108,7 @@ class Trainer:
             "inference": inference.begin(),
             "history": [],
             "observations": [],
+            "inner_counts": {},
             "sums": dict.fromkeys(SUMS, 0.0),
             "seconds": {},
             "cpu_seconds": {},
@@ -160,6 +162,9 @@ class Trainer:
         values |= {"examples": examples, "inner_steps": step.inner_steps, "clipped": step.clipped, "iterations": 1}
         for name, value in values.items():
             self.state["sums"][name] += value
+        if step.inner_steps:
+            counts = self.state["inner_counts"]
+            counts[step.inner_steps] = counts.get(step.inner_steps, 0) + 1
 
     def _observe_at(self, iteration: int) -> None:
         if not self.observe_every or iteration % self.observe_every:
@@ -262,7 +267,7 @@ class Trainer:
 
     def load_state_dict(self, saved: dict) -> None:
         """Go on from what `state_dict` gave."""
-        self.state = saved["state"]
+        self.state |= saved["state"]
         self.model.load_state_dict(saved["model"])
         self._new_optimisers()
         for optimiser, values in zip(self.optimisers, saved["optimisers"], strict=True):

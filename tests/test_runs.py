@@ -48,6 +48,18 @@ def test_record_is_complete_and_a_finished_run_is_loaded(results):
     assert not list(first.folder.glob("checkpoint.pt"))
 
 
+def test_the_record_counts_generator_updates_by_the_length_of_their_inner_loop():
+    run = runs.run(tiny_config("aggressive-anneal"), tiny_data())
+    counts = {int(steps): times for steps, times in run.metrics["inner_counts"].items()}
+    stage = run.history[run.history["aggressive"]]
+    updates = stage["iteration"].diff().fillna(stage["iteration"].iloc[0])
+    assert sum(counts.values()) == updates.sum()
+    assert sum(steps * times for steps, times in counts.items()) == pytest.approx(
+        (updates * stage["inner_steps"]).sum()
+    )
+    assert "inner_counts" not in runs.run(tiny_config("vae"), tiny_data()).metrics
+
+
 def test_another_configuration_is_another_run():
     config, data = tiny_config("vae"), tiny_data()
     first = runs.run(config, data)
