@@ -1,5 +1,7 @@
 """Algorithm 1: what it moves, when it stops, and that a stranger's model can use it."""
 
+import math
+
 import pytest
 import torch
 from torch import nn
@@ -7,6 +9,7 @@ from torch import nn
 from lagvae_lib.inference import Batch, Optimisers
 from lagvae_lib.inference.aggressive import Aggressive
 from lagvae_lib.inference.amortised import Amortised
+from lagvae_lib.metrics.inner_loop import counts_of_noise, mean_count
 from lagvae_lib.models.vae import Loss
 from lagvae_lib.names import UnknownName
 
@@ -196,3 +199,49 @@ def test_what_moves_while_the_parameters_of_a_half_stand_still(clip, batch_norm)
         assert {name for name in moved if name.startswith(still)} == expected
         assert {f"{moving}.1.{name}" for name in STATISTICS} < {name for name in moved if name.startswith(moving)}
     assert all(layer.track_running_stats for layer in model.modules() if isinstance(layer, nn.BatchNorm1d))
+
+
+# -- what the test of convergence does without anything to converge ----------------------------------------------------
+
+
+def test_first_ascents_of_noise_by_simulation():
+    window, cap, loops = 10, 99, 200_000
+    means = torch.rand(loops, cap // window, generator=torch.Generator().manual_seed(0))
+    rose = torch.cat([means[:, 1:] > means[:, :-1], torch.ones(loops, 1, dtype=torch.bool)], dim=1)
+    first = rose.int().argmax(1) + 2  # the window that ended the loop; one past the last: none did
+    seen = {n * window if n <= cap // window else cap: int((first == n).sum()) / loops for n in first.unique().tolist()}
+    predicted = counts_of_noise(window, cap)
+    assert sum(predicted.values()) == pytest.approx(1)
+    assert seen.keys() <= predicted.keys()
+    for steps, probability in predicted.items():
+        assert seen.get(steps, 0.0) == pytest.approx(probability, abs=4 * (probability / loops) ** 0.5 + 1e-5)
+    assert mean_count(predicted) == pytest.approx(window * math.e, rel=1e-4)
+    assert mean_count(counts_of_noise(15)) == pytest.approx(15 * math.e, rel=1e-2)
+
+
+def test_algorithm_1_on_pure_noise_is_that_distribution():
+    """A loss that no encoder step can change: the loop's own lengths are those of first ascents."""
+    noise = torch.Generator().manual_seed(0)
+
+    class Noise(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.enc, self.dec = nn.Parameter(torch.zeros(1)), nn.Parameter(torch.zeros(1))
+
+        def loss(self, x, kl_weight):
+            values = torch.randn(1, generator=noise) + 0 * (self.enc + self.dec)
+            return Loss(values, values, values)
+
+        def encoder_parameters(self):
+            return [self.enc]
+
+        def decoder_parameters(self):
+            return [self.dec]
+
+    model, loops = Noise(), 400
+    sgd, batch = torch.optim.SGD([model.enc], 0.1), Batch(torch.zeros(1, 1), lambda: torch.zeros(1, 1))
+    algorithm = Aggressive(window=3, max_steps=20)
+    seen = [algorithm.inner_loop(model, batch, sgd).steps for _ in range(loops)]
+    for steps, probability in counts_of_noise(3, 20).items():
+        error = (probability * (1 - probability) / loops) ** 0.5
+        assert abs(seen.count(steps) / loops - probability) < 4 * error + 1e-3

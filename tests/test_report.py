@@ -8,6 +8,7 @@ import pytest
 
 from lagvae_lib import claims, paths, published, report, status, tables
 from lagvae_lib.methods import METHODS
+from lagvae_lib.plots import records as figures
 from lagvae_lib.runs import Run
 
 RESULTS = paths.ROOT / "results"
@@ -148,6 +149,39 @@ def test_every_method_of_tables_3_and_4_exists():
 
     for method in (*report.TIMED, *report.INNER.values(), *report.FIGURE_5):
         assert find(method).name == method
+
+
+# -- figures -----------------------------------------------------------------------------------------------------------
+
+
+def test_figure_4_has_a_point_a_run_and_a_line_for_an_exact_nll():
+    panels = {
+        "Yelp": {
+            "VAE": [made_up("vae", 0), made_up("vae", 1, nll=101.0)],
+            "LM": [made_up("autoregressive", exact=True)],
+        }
+    }
+    (ax,) = figures.nll_against_au(panels).axes
+    assert [len(points.get_offsets()) for points in ax.collections] == [2, 1]
+    assert ax.collections[0].get_offsets().tolist() == [[2, 100], [2, 101]]
+    assert [line.get_ydata()[0] for line in ax.lines] == [100.0]
+
+
+def test_seconds_are_stacked_by_phase():
+    (ax,) = figures.seconds_by_phase({"Yelp": {"VAE": made_up("vae"), "Ours": made_up("aggressive")}}).axes
+    ends = {round(bar.get_y() + bar.get_height() / 2): 0.0 for bar in ax.patches}
+    for bar in ax.patches:
+        ends[round(bar.get_y() + bar.get_height() / 2)] += 60 * bar.get_width()
+    assert ends == {0: pytest.approx(47), 1: pytest.approx(127)}
+
+
+def test_inner_counts_are_drawn_beside_noise():
+    run = made_up("aggressive", inner_counts={"20": 3, "30": 1})
+    run.config["method"]["inference"] |= {"max_steps": 99, "fixed_steps": None}
+    (ax,) = figures.inner_counts({"Ours": run, "an older record": made_up("aggressive")}).axes
+    assert [(bar.get_x() + bar.get_width() / 2, bar.get_height()) for bar in ax.patches] == [(20, 0.75), (30, 0.25)]
+    assert ax.lines[0].get_ydata()[0] == pytest.approx(0.5)
+    assert ax.get_title() == "Ours: 22.5 on average"
 
 
 # -- formats -----------------------------------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullLocator
 
 from lagvae_lib.metrics.active_units import THRESHOLD
+from lagvae_lib.metrics.inner_loop import counts_of_noise, mean_count
 from lagvae_lib.plots import COLOURS
 from lagvae_lib.runs import Run
 
@@ -135,6 +136,53 @@ def nll_against_au(panels: Mapping[str, Mapping[str, list[Run]]]) -> Figure:
     return figure
 
 
+PHASES = {  # of a record's processor seconds: what they were spent on
+    "aggressive": "updates with an inner loop",
+    "plain": "plain updates",
+    "pretraining": "pretraining",
+    "evaluation": "validation and looks",
+    "test": "test",
+}
+
+
+def seconds_by_phase(panels: Mapping[str, Mapping[str, Run]]) -> Figure:
+    """Processor minutes of runs by what they were spent on, a panel a data set, a bar a run."""
+    figure, axes = plt.subplots(1, max(1, len(panels)), figsize=(max(6, 5 * len(panels)), 3.6), squeeze=False)
+    for ax, (title, runs) in zip(axes[0], panels.items(), strict=False):
+        start = np.zeros(len(runs))
+        for at, (phase, meaning) in enumerate(PHASES.items()):
+            minutes = np.array([run.metrics["cpu_seconds"].get(phase, 0.0) / 60 for run in runs.values()])
+            if minutes.any():
+                ax.barh(list(runs), minutes, left=start, color=COLOURS[at], label=meaning)
+            start += minutes
+        ax.set(title=title, xlabel="processor minutes")
+        ax.invert_yaxis()
+    if panels:
+        _legend_below(figure, list(axes[0]))
+    return figure
+
+
+def inner_counts(runs: Mapping[str, Run]) -> Figure:
+    """How long inner loops were: the share of aggressive updates by inner steps, a panel a run that counts them.
+
+    Dots: what the test of convergence would do on windows of nothing but noise (`metrics.inner_loop`).
+    """
+    runs = {name: run for name, run in runs.items() if "inner_counts" in run.metrics}
+    figure, axes = _panels(runs, "no run whose record counts its inner loops")
+    for ax, (name, run) in zip(axes, runs.items(), strict=False):
+        counts = {int(steps): times for steps, times in run.metrics["inner_counts"].items()}
+        knobs, total = run.config["method"]["inference"], sum(counts.values())
+        ax.bar(list(counts), [times / total for times in counts.values()], width=0.7 * knobs["window"], label="this run")
+        if not knobs["fixed_steps"]:
+            noise = counts_of_noise(knobs["window"], knobs["max_steps"])
+            ax.plot(list(noise), list(noise.values()), "o--", color=COLOURS[1], label="windows of pure noise")
+        ax.set(title=f"{name}: {mean_count(counts):.1f} on average", xlabel="inner steps of an update")
+    if runs:
+        axes[0].set_ylabel("share of aggressive updates")
+        _legend_below(figure, axes)
+    return figure
+
+
 def code_usage(runs: Mapping[str, Run]) -> Figure:
     """Left: mean KL of each dimension, largest first; under a prior other than N(0, I) a dimension has none of its own.
     Right: active units by the threshold, the paper's marked."""
@@ -180,13 +228,15 @@ def information_by_batch(runs: Mapping[str, Run]) -> Figure:
     return figure
 
 
-def _panels(runs: Mapping[str, Run]) -> tuple[Figure, list[Axes]]:
+def _panels(
+    runs: Mapping[str, Run], nothing: str = "no run of a model with a latent variable"
+) -> tuple[Figure, list[Axes]]:
     """A row of panels on one scale, one for each run, or one that says that there is nothing."""
     columns = max(1, len(runs))
     figure, axes = plt.subplots(1, columns, figsize=(max(5, 4.5 * columns), 4.2), sharey=True, squeeze=False)
     if not runs:
         axes[0, 0].set_axis_off()
-        axes[0, 0].text(0.5, 0.5, "no run of a model with a latent variable", ha="center", va="center")
+        axes[0, 0].text(0.5, 0.5, nothing, ha="center", va="center")
     return figure, list(axes[0])
 
 
