@@ -172,7 +172,9 @@ def inner_counts(runs: Mapping[str, Run]) -> Figure:
     for ax, (name, run) in zip(axes, runs.items(), strict=False):
         counts = {int(steps): times for steps, times in run.metrics["inner_counts"].items()}
         knobs, total = run.config["method"]["inference"], sum(counts.values())
-        ax.bar(list(counts), [times / total for times in counts.values()], width=0.7 * knobs["window"], label="this run")
+        ax.bar(
+            list(counts), [times / total for times in counts.values()], width=0.7 * knobs["window"], label="this run"
+        )
         if not knobs["fixed_steps"]:
             noise = counts_of_noise(knobs["window"], knobs["max_steps"])
             ax.plot(list(noise), list(noise.values()), "o--", color=COLOURS[1], label="windows of pure noise")
