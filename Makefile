@@ -97,7 +97,7 @@ check-notebooks: $(SETUP) ## are the notebooks listed, executed and clean?
 	"$(PY)" -m pytest -q tests/test_notebooks_listed.py
 
 clean: ## remove .venv, caches and what the tests left; records and data stay
-	rm -rf .venv build *.egg-info .pytest_cache .ruff_cache .hypothesis results/notebooks results/runs/smoke
+	rm -rf .venv build *.egg-info .pytest_cache .ruff_cache .hypothesis .snakemake results/notebooks results/runs/smoke
 	find lagvae_lib tests benchmarks notebooks -name __pycache__ -prune -exec rm -rf {} +
 
 # ---------------------------------------------------------------------------------------------- set-up
