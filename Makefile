@@ -5,6 +5,8 @@
 #                       cpu: that build or nothing; any: whatever pip chooses
 #   PY=python           run the targets in an environment of your own; nothing is installed
 #   SEED=2 WORKERS=2    the seed of `make run`; the number of processes of `make test`
+#   PROFILE=scaled DATASETS=yelp METHODS=vae,aggressive SEEDS=0,1 DEVICE=auto CORES=2
+#                       what `make sweep` makes: by default all that the tables need, two runs at a time
 
 .DEFAULT_GOAL := help
 VENV_PY := .venv/bin/python
@@ -20,6 +22,12 @@ TESTS ?= tests notebooks
 LAB_ARGS ?=
 BENCH_ARGS ?=
 PROFILE ?= scaled
+DATASETS ?=
+METHODS ?=
+SEEDS ?=
+DEVICE ?= auto
+CORES ?=
+SWEEP_ARGS ?=
 NOTEBOOK ?= $(wildcard notebooks/*.ipynb)
 
 TORCH_VERSION := $(shell sed -n 's/^torch==//p' requirements.lock)
@@ -31,7 +39,7 @@ ifneq ($(shell $(VENV_PY) -c 'print(open("$(STAMP)").read().strip())' 2>/dev/nul
 .PHONY: $(STAMP)
 endif
 
-.PHONY: help setup run test lab tables bench lint format notebooks check-notebooks lock clean
+.PHONY: help setup run sweep test lab tables bench lint format notebooks check-notebooks lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' Makefile
@@ -45,6 +53,11 @@ run: $(SETUP) ## the main job: train or load on Yelp, and compare with the paper
 	@echo "Executed notebook, with the figures in it:  $(RUN_OUT)"
 	@echo "Metrics and histories of seed $(SEED):"
 	@find "$${LAGVAE_RESULTS:-results}/runs" -path '*/seed$(SEED)/metrics.json' 2>/dev/null | sort | sed 's/^/  /'
+
+# The number of cores is profiles/default's unless it is given, so that SWEEP_ARGS="--workflow-profile slurm" has its own.
+sweep: $(SETUP) ## all runs of the tables that have no record yet (PROFILE=scaled METHODS=vae SWEEP_ARGS="-n")
+	"$(PY)" -m snakemake $(if $(CORES),--cores $(CORES)) $(SWEEP_ARGS) --config profile=$(PROFILE) device=$(DEVICE) \
+	    $(if $(DATASETS),'datasets=$(DATASETS)') $(if $(METHODS),'methods=$(METHODS)') $(if $(SEEDS),'seeds=$(SEEDS)')
 
 # Smoke records go first: a run that is finished would be loaded, and its training left untested.
 test: $(SETUP) ## ruff, the unit tests, and every notebook through nbval (WORKERS=2)
@@ -84,7 +97,7 @@ check-notebooks: $(SETUP) ## are the notebooks listed, executed and clean?
 	"$(PY)" -m pytest -q tests/test_notebooks_listed.py
 
 clean: ## remove .venv, caches and what the tests left; records and data stay
-	rm -rf .venv build *.egg-info .pytest_cache .ruff_cache .hypothesis results/notebooks results/runs/smoke
+	rm -rf .venv build *.egg-info .pytest_cache .ruff_cache .hypothesis .snakemake results/notebooks results/runs/smoke
 	find lagvae_lib tests benchmarks notebooks -name __pycache__ -prune -exec rm -rf {} +
 
 # ---------------------------------------------------------------------------------------------- set-up

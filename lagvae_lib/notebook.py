@@ -89,6 +89,8 @@ def _settled(values: dict) -> Settings:
     profile = default_profile(dataset) if asked == "auto" else asked
     data.resolve_name(dataset, profile)
     chosen = tuple(name.strip() for name in values.get("methods", "").split(",") if name.strip())
+    if "methods" in values and not chosen:
+        raise ValueError(f"parameter 'methods' names no method; valid are {', '.join(methods.METHODS)}")
     for name in chosen:
         methods.find(name)
     choose(values.get("device", "auto"), DEVICES, "device")
@@ -107,3 +109,12 @@ def _seeds(values: dict) -> tuple[int, ...]:
     if min(seeds) < 0:
         raise ValueError(f"seeds must be 0 or more, not {min(seeds)}")
     return seeds
+
+
+def stop(reason: str) -> None:
+    """End the notebook here, without an error: the cells below need what was not asked for.
+
+    papermill takes `SystemExit` of status 0 for a good end, and JupyterLab leaves the cells below as they are.
+    """
+    print(reason)
+    raise SystemExit(0)

@@ -96,6 +96,11 @@ def methods(dataset: str) -> tuple[str, ...]:
     return tuple(_printed()["main"][choose(dataset, SOURCE, "published data set")])
 
 
+def timed(dataset: str) -> tuple[str, ...]:
+    """The methods that Table 3 has on a data set. Raises `UnknownName`."""
+    return tuple(_printed()["time"][choose(dataset, SOURCE, "published data set")])
+
+
 def time(dataset: str, method: str) -> Time:
     """Table 3. Raises `UnknownName`."""
     table = _printed()["time"][choose(dataset, SOURCE, "published data set")]

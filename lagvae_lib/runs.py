@@ -129,12 +129,14 @@ def run(
     """Load the run if it is finished; else train it from its last checkpoint, or from the start, and evaluate it.
 
     data: what `lagvae_lib.data.load` gave for this configuration. report: called with one line of text an epoch.
-    Raises `RunBusy` if another process holds the run.
+    Raises `RunBusy` if another process holds the run, or waits for that one's end where LAGVAE_WAIT is 1.
     """
     folder = folder_of(config)
     if (folder / "metrics.json").exists():
         return load(folder)
-    with _held(folder), _threads_for(config):
+    with _held(folder, report), _threads_for(config):
+        if (folder / "metrics.json").exists():  # the process that held the run until now has finished it
+            return load(folder)
         atomic.write_json(folder / "config.json", _as_json(config))
         trainer = trainer_of(config, data, device)
         checkpoint = folder / "checkpoint.pt"
@@ -331,12 +333,20 @@ def _threads_for(config: Config) -> Iterator[None]:
 
 
 @contextmanager
-def _held(folder: Path) -> Iterator[None]:
-    """Hold the run's folder against other processes; the lock goes with the process, however that ends."""
+def _held(folder: Path, report: Callable[[str], None] = lambda line: None) -> Iterator[None]:
+    """Hold the run's folder against other processes; the lock goes with the process, however that ends.
+
+    Where the environment says LAGVAE_WAIT=1, wait for the lock: a sweep that was killed leaves its notebooks running,
+    and the same sweep started again is to have what they make.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     with open(folder / ".lock", "w") as f:
         try:
             fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise RunBusy(f"another process is working on {os.path.relpath(folder)}; wait for it or stop it") from None
+            busy = f"another process is working on {os.path.relpath(folder)}"
+            if os.environ.get("LAGVAE_WAIT") != "1":
+                raise RunBusy(f"{busy}; wait for it or stop it") from None
+            report(f"{busy}; waiting for it to end")
+            fcntl.flock(f, fcntl.LOCK_EX)
         yield

@@ -71,6 +71,7 @@ def test_what_a_kernel_has_beside_the_parameters_is_ignored():
         ),
         ({"methods": "aggressive+widnow=3"}, r"unknown knob of aggressive 'widnow'; did you mean 'window'"),
         ({"methods": "aggressive+window=ten"}, r"'ten' is not a number"),
+        ({"methods": " , "}, r"parameter 'methods' names no method; valid are autoregressive, vae"),
         ({"methods": ["vae"]}, r"parameter 'methods' must be str, not \['vae'\] \(list\)"),
         ({"device": "gpu"}, r"unknown device 'gpu'.* Valid: auto, cpu, cuda"),
     ],
@@ -92,6 +93,13 @@ def test_seeds_as_a_list():
     assert notebook.settings(names).seeds == (0, 2)
     with pytest.raises(BadParameter, match="whole numbers with commas, not '0;2'"):
         notebook.settings(names | {"seeds": "0;2"})
+
+
+def test_a_notebook_can_stop_without_an_error(capsys):
+    with pytest.raises(SystemExit) as stopped:  # papermill takes status 0 for a good end
+        notebook.stop("nothing to compare")
+    assert stopped.value.code == 0
+    assert capsys.readouterr().out == "nothing to compare\n"
 
 
 # -- in the notebooks -----------------------------------------------------------------------------------------------

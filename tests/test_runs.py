@@ -114,6 +114,59 @@ def test_one_process_at_a_time():
         runs.run(config, data)
 
 
+PAUSED = """
+    import sys
+    import torch
+    from lagvae_lib import runs
+    from tests.tiny import tiny_config, tiny_data
+
+    def pause(line):
+        # hold the run until the test says to go on
+        print("in the middle", flush=True)
+        sys.stdin.readline()
+
+    torch.set_num_threads(1)
+    runs.run(tiny_config("aggressive-anneal"), tiny_data(), report=pause, checkpoint_seconds=0.0)
+"""
+
+
+@pytest.fixture
+def holder(results):
+    """A process that holds a run in the middle."""
+    environment = os.environ | {"LAGVAE_RESULTS": str(results), "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(PAUSED)],
+        env=environment | {"PYTHONPATH": str(Path(__file__).resolve().parent.parent)},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout.readline() == "in the middle\n"
+    yield process
+    process.kill()
+    process.communicate()
+
+
+@pytest.mark.parametrize("end", ["it finishes", "it is killed"])
+def test_a_sweep_waits_for_a_process_that_holds_the_run(end, holder, monkeypatch, uninterrupted):
+    config, data, lines = tiny_config("aggressive-anneal"), tiny_data(), []
+    with pytest.raises(runs.RunBusy, match="wait for it or stop it"):
+        runs.run(config, data)
+
+    def report(line):
+        lines.append(line)
+        if "waiting for it to end" in line:
+            holder.kill() if end == "it is killed" else holder.communicate("\n" * 10)
+
+    monkeypatch.setenv("LAGVAE_WAIT", "1")
+    assert numbers(runs.run(config, data, report=report)) == uninterrupted
+    assert "waiting for it to end" in lines[0]
+    if end == "it finishes":  # then its record is loaded
+        assert len(lines) == 1
+    else:
+        assert "resumed at epoch" in lines[1]
+
+
 KILLED = """
     import os, signal, sys
     import torch

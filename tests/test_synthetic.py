@@ -213,6 +213,15 @@ def test_a_missing_record_names_its_remedy(tmp_path):
         synthetic.read_oracle(tmp_path / "none.json")
 
 
+def test_results_elsewhere_without_a_record_have_the_repositorys(tmp_path, monkeypatch):
+    stored = synthetic.read_oracle(synthetic.ROOT / "results/oracle/synthetic.json")
+    monkeypatch.setenv("LAGVAE_RESULTS", str(tmp_path))
+    assert synthetic.read_oracle() == stored
+    synthetic.oracle_path().parent.mkdir()
+    synthetic.oracle_path().write_text('{"of": "these results"}')
+    assert synthetic.read_oracle() == {"of": "these results"}
+
+
 def test_stored_oracle(generator, cache):
     """The stored record belongs to these data, matches values found independently, and is recomputed in part."""
     record = synthetic.read_oracle()

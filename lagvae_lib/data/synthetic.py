@@ -27,7 +27,7 @@ import torch
 from torch import Tensor
 
 from lagvae_lib.atomic import write_text
-from lagvae_lib.paths import data_dir, results_dir
+from lagvae_lib.paths import ROOT, data_dir, results_dir
 
 CENTRES = ((-2.0, -2.0), (2.0, 2.0), (-2.0, 2.0), (2.0, -2.0))
 FRESH_SEED = 20190507
@@ -328,9 +328,9 @@ def synthetic_corpus() -> SyntheticCorpus:
     return SyntheticCorpus(train, test, _sha256(*texts))
 
 
-def oracle_path() -> Path:
+def oracle_path(results: Path | None = None) -> Path:
     """Where the oracle's record lies."""
-    return results_dir() / "oracle" / "synthetic.json"
+    return (results or results_dir()) / "oracle" / "synthetic.json"
 
 
 def _record(exact: Oracle) -> dict[str, object]:
@@ -352,9 +352,10 @@ def write_oracle(path: Path | None = None) -> Path:
 def read_oracle(path: Path | None = None) -> dict[str, object]:
     """The stored oracle: `test` and `fresh`, each with n, nll, nll_se, kl, kl_se, log_px, kl_per_line (nats).
 
-    Raises FileNotFoundError if there is none, with the call that writes it.
+    Where the results have been moved and have none, it is the repository's own. Raises FileNotFoundError if there is
+    none either, with the call that writes it.
     """
-    path = path or oracle_path()
+    path = path or (oracle_path() if oracle_path().exists() else oracle_path(ROOT / "results"))
     if not path.exists():
         raise FileNotFoundError(f"no oracle at {path}; lagvae_lib.data.synthetic.write_oracle() computes it")
     return json.loads(path.read_text("utf-8"))
