@@ -3,7 +3,7 @@
 import argparse
 import sys
 
-from lagvae_lib import data, evidence, methods, profiles, report, runs, status
+from lagvae_lib import data, evidence, methods, profiles, report, runs, status, tables
 from lagvae_lib.names import UnknownName
 
 
@@ -70,7 +70,8 @@ def _run(args: argparse.Namespace) -> None:
 
 def _methods(args: argparse.Namespace) -> None:
     for method in methods.METHODS.values():
-        print(f"{method.name:20} {method.label:24} {', '.join(method.families):14} {method.source}")
+        labels = dict.fromkeys(tables.label(method.name, family == "images") for family in method.families)
+        print(f"{method.name:20} {', '.join(labels):24} {', '.join(method.families):14} {method.source}")
 
 
 if __name__ == "__main__":
