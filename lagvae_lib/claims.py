@@ -73,7 +73,7 @@ def _all(profile: str) -> Iterator[Finding]:
         _order("nll", "sa-vae-anneal", "aggressive-anneal"),
     )
     yield from each("Ours costs 2 to 4 times the training of VAE", _cost("aggressive", 2, 4))
-    yield from each("SA-VAE costs about 10 times or more", _cost("sa-vae", 9, math.inf))
+    yield from each("SA-VAE costs 9 times or more", _cost("sa-vae", 9, math.inf))
     yield from each(
         "30 inner steps keep more information than 10", _order("mi_large", INNER["30"], INNER["10"]), ("yelp",)
     )
@@ -117,13 +117,23 @@ def _order(metric: str, larger: str, smaller: str) -> Callable[[list[Run]], tupl
 
 
 def _cost(method: str, least: float, most: float) -> Callable[[list[Run]], tuple[str, str]]:
+    """Whether training costs between `least` and `most` times the VAE's, in processor seconds.
+
+    Of a smaller budget only the cost of an update can be compared, and only from below: it holds or is open.
+    """
+
     def check(runs: list[Run]) -> tuple[str, str]:
         of, plain = row_runs(runs, method), row_runs(runs, "vae")
         if not of or not plain:
             return NO_RUN, NO_RUN
-        ratio = pd.Series([costs(run)["cpu"] for run in of]).mean() / pd.Series([costs(r)["cpu"] for r in plain]).mean()
-        text = f"{_label(of)}: {ratio:.1f} times the processor seconds ({_seeds(of)} against {_seeds(plain)})"
-        return text, HOLDS if least <= ratio <= most else FAILS
+        whole = of[0].metrics["method"] == method
+        mean = [pd.DataFrame([costs(run) for run in each]).mean()["cpu" if whole else "step"] for each in (of, plain)]
+        ratio = mean[0] / mean[1]
+        what = "training takes" if whole else "an update takes"
+        text = f"{_label(of)}: {what} {ratio:.1f} times the processor seconds ({_seeds(of)} against {_seeds(plain)})"
+        if whole:
+            return text, HOLDS if least <= ratio <= most else FAILS
+        return text, HOLDS if ratio >= least else OPEN
 
     return check
 

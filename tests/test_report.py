@@ -241,3 +241,8 @@ def test_collapse_and_cost_are_judged_by_their_limits(records):
     assert verdict(records, cost) == claims.HOLDS  # 120 seconds against 40
     records[-1].metrics["cpu_seconds"]["aggressive"] = 1000.0
     assert verdict(records, cost) == claims.FAILS
+    records.append(made_up("sa-vae+steps=5+max_epochs=15"))
+    dear = "SA-VAE costs 9 times or more"
+    assert verdict(records, dear) == claims.OPEN  # an update costs what the VAE's does, with fewer steps than asked for
+    records[-1].metrics["cpu_seconds"]["plain"] = 400.0
+    assert verdict(records, dear) == claims.HOLDS
