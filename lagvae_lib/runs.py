@@ -94,20 +94,20 @@ def folder_of(config: Config) -> Path:
     base = paths.results_dir() / "runs" / config.profile / config.dataset / config.method.name
     plain = base / f"seed{config.seed}"
     saved = _read_config(plain)
-    if saved is None or _same(saved, config):
+    if saved is None or same_configuration(saved, config):
         return plain
     return base / f"seed{config.seed}-{config_hash(config)}"
 
 
-def _same(saved: dict, config: object) -> bool:
-    """Whether a saved configuration is this one; a knob that is younger than the record must stand at its default."""
+def same_configuration(saved: dict, config: object) -> bool:
+    """Whether a saved configuration, or part of one, is this; a knob younger than the record must be at its default."""
     for field in fields(config):
         value = getattr(config, field.name)
         if field.name not in saved:
             if value != field.default:
                 return False
         elif is_dataclass(value):
-            if not _same(saved[field.name], value):
+            if not same_configuration(saved[field.name], value):
                 return False
         elif saved[field.name] != (list(value) if isinstance(value, tuple) else value):
             return False

@@ -21,7 +21,7 @@ from lagvae_lib.metrics.evaluate import spread_examples
 from lagvae_lib.metrics.grid import grid_posterior
 from lagvae_lib.models.build import build_model
 from lagvae_lib.profiles import Config
-from lagvae_lib.runs import Run
+from lagvae_lib.runs import Run, same_configuration
 from lagvae_lib.training import OPTIMISERS
 
 POINTS = 50
@@ -56,15 +56,16 @@ def load_or_trace(config: Config, data: Data, device: str = "cpu", steps: int | 
     A record of another configuration is replaced.
     """
     steps = steps or (SMOKE_STEPS if config.profile == "smoke" else STEPS)
-    path, decided_by = record_path(config), _identity(config, data, steps)
+    path = record_path(config)
     if path.exists():
         with np.load(path, allow_pickle=False) as saved:
-            if str(saved["config"]) == decided_by:
+            if _is_of(json.loads(str(saved["config"])), config, data, steps):
                 return Trajectory(*(saved[name] for name in Trajectory.__dataclass_fields__))
     trajectory = trace(config, data, steps, device)
     path.parent.mkdir(parents=True, exist_ok=True)
+    decided_by = _identity(config, data, steps) | {part: config.as_dict()[part] for part in PARTS}
     with atomic.replace_with(path) as temporary, open(temporary, "wb") as f:
-        np.savez_compressed(f, config=np.array(decided_by), **vars(trajectory))
+        np.savez_compressed(f, config=np.array(json.dumps(decided_by, sort_keys=True)), **vars(trajectory))
     return trajectory
 
 
@@ -83,10 +84,20 @@ def record_path(config: Config) -> Path:
     return folder / f"trajectory-seed{config.seed}.npz"
 
 
-def _identity(config: Config, data: Data, steps: int) -> str:
-    values = {"points": POINTS, "steps": steps, "data_sha256": data.sha256, "lr": config.schedule.lr}
-    values |= {key: config.as_dict()[key] for key in ("dataset", "seed", "method", "model")}
-    return json.dumps(values | {"optimiser": config.schedule.optimiser}, sort_keys=True)
+PARTS = ("method", "model")  # of a configuration, which may have knobs that are younger than a record
+
+
+def _identity(config: Config, data: Data, steps: int) -> dict:
+    schedule = {"lr": config.schedule.lr, "optimiser": config.schedule.optimiser}
+    values = {"points": POINTS, "steps": steps, "data_sha256": data.sha256, "dataset": config.dataset}
+    return values | schedule | {"seed": config.seed}
+
+
+def _is_of(saved: dict, config: Config, data: Data, steps: int) -> bool:
+    """Whether what decided a recorded trajectory would decide this one."""
+    parts = {part: saved.pop(part) for part in PARTS}
+    known = all(same_configuration(parts[part], getattr(config, part)) for part in PARTS)
+    return known and saved == _identity(config, data, steps)
 
 
 def trace(config: Config, data: Data, steps: int, device: str = "cpu") -> Trajectory:

@@ -1,5 +1,6 @@
 """The grid that the posterior mean space and the lag are measured on, and the trajectories through that space."""
 
+import json
 import math
 from dataclasses import replace
 
@@ -260,3 +261,16 @@ def test_a_recorded_trajectory_is_read_and_one_of_another_configuration_replaced
     assert not calls
     trajectory.load_or_trace(toy_config("vae"), toy_data(), steps=3)
     assert len(calls) == 1
+
+
+def test_a_trajectory_older_than_a_knob_is_read_while_the_knob_is_at_its_default(own_folders, monkeypatch):
+    first = trajectory.load_or_trace(toy_config("vae"), toy_data(), steps=2)
+    path = trajectory.record_path(toy_config("vae"))
+    with np.load(path) as saved:
+        values = dict(saved)
+    decided_by = json.loads(str(values["config"]))
+    del decided_by["method"]["lr"], decided_by["method"]["variant"]["levels"]
+    np.savez(path, **(values | {"config": np.array(json.dumps(decided_by))}))
+    monkeypatch.setattr(trajectory, "trace", lambda config, *rest: pytest.fail("traced anew"))
+    again = trajectory.load_or_trace(toy_config("vae"), toy_data(), steps=2)
+    assert (again.model_mean == first.model_mean).all()
