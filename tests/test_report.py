@@ -178,7 +178,10 @@ def test_seconds_are_stacked_by_phase():
 def test_inner_counts_are_drawn_beside_noise():
     run = made_up("aggressive", inner_counts={"20": 3, "30": 1})
     run.config["method"]["inference"] |= {"max_steps": 99, "fixed_steps": None}
-    (ax,) = figures.inner_counts({"Ours": run, "an older record": made_up("aggressive")}).axes
+    refined = made_up("sa-vae", inner_counts={"5": 40})  # steps of another kind
+    refined.config["method"]["inference"] = {"steps": 5}
+    given = {"Ours": run, "an older record": made_up("aggressive"), "SA-VAE": refined}
+    (ax,) = figures.inner_counts(given).axes
     assert [(bar.get_x() + bar.get_width() / 2, bar.get_height()) for bar in ax.patches] == [(20, 0.75), (30, 0.25)]
     assert ax.lines[0].get_ydata()[0] == pytest.approx(0.5)
     assert ax.get_title() == "Ours: 22.5 on average"

@@ -167,7 +167,7 @@ def inner_counts(runs: Mapping[str, Run]) -> Figure:
 
     Dots: what the test of convergence would do on windows of nothing but noise (`metrics.inner_loop`).
     """
-    runs = {name: run for name, run in runs.items() if "inner_counts" in run.metrics}
+    runs = {name: run for name, run in runs.items() if "inner_counts" in run.metrics and _has_windows(run)}
     figure, axes = _panels(runs, "no run whose record counts its inner loops")
     for ax, (name, run) in zip(axes, runs.items(), strict=False):
         counts = {int(steps): times for steps, times in run.metrics["inner_counts"].items()}
@@ -183,6 +183,11 @@ def inner_counts(runs: Mapping[str, Run]) -> Figure:
         axes[0].set_ylabel("share of aggressive updates")
         _legend_below(figure, axes)
     return figure
+
+
+def _has_windows(run: Run) -> bool:
+    """Whether a run's inner loops are Algorithm 1's and not, say, SA-VAE's refinement."""
+    return "window" in run.config["method"]["inference"]
 
 
 def code_usage(runs: Mapping[str, Run]) -> Figure:
