@@ -100,11 +100,10 @@ def _printed(dataset: str, method: str) -> dict[str, str]:
     return {metric: getattr(row, metric).text for metric in NAMES}
 
 
-def _cell(metric: str, row: pd.Series, sampled: bool = False) -> str:
+def _cell(metric: str, row: pd.Series) -> str:
     digits = {"nll": 2, "au": 1}.get(metric, 3)
     sd = "" if pd.isna(row["sd"]) else f" ({row['sd']:.{digits}f})"
-    mark = "~" if sampled and metric == "kl" else ""
-    return f"{mark}{row['mean']:.{digits}f}{sd}"
+    return f"{row['mean']:.{digits}f}{sd}"
 
 
 def paper_rows(dataset: str, methods: Iterable[str]) -> pd.DataFrame:
