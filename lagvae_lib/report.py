@@ -13,25 +13,15 @@ import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.figure import Figure
 
-from lagvae_lib import atomic, paths, published, tables, trajectory
+from lagvae_lib import atomic, paths, published, sweep, tables, trajectory
 from lagvae_lib.data import resolve_name
 from lagvae_lib.methods import find
 from lagvae_lib.plots import posterior_space, records, style
 from lagvae_lib.runs import Run
 
 DATASETS = {"yahoo": "Yahoo", "yelp": "Yelp", "omniglot": "OMNIGLOT"}
-TIMED = ("vae", "sa-vae", "aggressive")  # the rows of Table 3
-INNER = {  # row of Table 4: the method
-    "10": "aggressive+fixed_steps=10",
-    "30": "aggressive+fixed_steps=30",
-    "50": "aggressive+fixed_steps=50",
-    "70": "aggressive+fixed_steps=70",
-    "convergence": "aggressive",
-    "convergence, window 15": "aggressive+window=15",
-}
 FIGURE_5 = ("vae-anneal", "beta-0.2", "aggressive")
 NO_RUN = "no run"
-DIGITS = {"nll": 2, "kl": 2, "mi": 2, "mi_large": 2, "au": 1}
 PER_MINUTE = 60.0
 
 
@@ -91,7 +81,7 @@ def main_table(profile: str, name: str) -> Table:
             value = getattr(printed, metric, None)
             numbers.append(
                 {"dataset": dataset, "profile": profile, "method": _method(method, of), "metric": metric, "n": len(of)}
-                | _moments(metric, of)
+                | tables.moments(metric, of)
                 | {"paper_mean": value and value.mean, "paper_sd": value and value.sd}
             )
     caption = (
@@ -112,27 +102,8 @@ def _method(method: str, runs: list[Run]) -> str:
     return runs[0].metrics["method"] if runs else method
 
 
-def _has(metric: str, run: Run) -> bool:
-    return metric == "nll" or not run.metrics["nll_is_exact"]  # without z there is only an NLL
-
-
-def _moments(metric: str, runs: list[Run]) -> dict[str, float | None]:
-    values = pd.Series([run.metrics[metric] for run in runs if _has(metric, run)], dtype=float)
-    return {"mean": values.mean(), "sd": values.std()}
-
-
 def _here(metric: str, runs: list[Run]) -> str:
-    if not runs:
-        return NO_RUN
-    if not all(_has(metric, run) for run in runs):
-        return "-"
-    sampled = metric == "kl" and not all(run.metrics.get("kl_is_exact", True) for run in runs)
-    return "~" * sampled + _cell(_moments(metric, runs), DIGITS[metric])
-
-
-def _cell(moments: dict, digits: int) -> str:
-    sd = "" if pd.isna(moments["sd"]) else f" ({moments['sd']:.{digits}f})"
-    return f"{round(moments['mean'], digits) + 0.0:.{digits}f}{sd}"  # + 0.0: no "-0.00"
+    return tables.cell(metric, runs) if runs else NO_RUN
 
 
 def _frame(rows: list[dict]) -> pd.DataFrame:
@@ -185,7 +156,7 @@ def timing(profile: str) -> Table:
         dataset = resolve_name(name, profile)
         runs = tables.recorded(profile, dataset)
         base = _mean_costs(row_runs(runs, "vae"))
-        for method in TIMED:
+        for method in published.timed(name):
             of, printed = row_runs(runs, method), published.time(name, method)
             cost = _mean_costs(of)
             known = cost is not None and base is not None
@@ -235,7 +206,7 @@ def inner_table(profile: str) -> Table:
     dataset = resolve_name("yelp", profile)
     runs = tables.recorded(profile, dataset)
     shown, numbers = [], []
-    for row, method in INNER.items():
+    for row, method in sweep.table_4(profile).items():
         of = [run for run in runs if run.metrics["method"] == method]
         printed = None if "window" in row else published.inner_steps(row)
         cost = _mean_costs(of)
@@ -252,7 +223,7 @@ def inner_table(profile: str) -> Table:
         line = {"dataset": dataset, "profile": profile, "method": method, "n": len(of)}
         for metric in (*tables.NAMES, *tables.BESIDE):
             paper = getattr(printed, metric, None)
-            numbers.append(line | {"quantity": metric} | _moments(metric, of) | {"paper": paper})
+            numbers.append(line | {"quantity": metric} | tables.moments(metric, of) | {"paper": paper})
         for key in ("inner_steps", "aggressive_epochs", "cpu"):
             values = pd.Series([costs(run)[key] for run in of], dtype=float)
             numbers.append(line | {"quantity": key, "mean": values.mean(), "sd": values.std(), "paper": None})

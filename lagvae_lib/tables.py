@@ -35,55 +35,63 @@ def _place(key: tuple[str, int]) -> tuple:
     return list(METHODS).index(base) if base in METHODS else len(METHODS), method, seed
 
 
-def summary(runs: Iterable[Run]) -> pd.DataFrame:
-    """n, and mean and sd of each metric over the seeds of each method; in nats per example, on the test set.
+def moments(metric: str, runs: Iterable[Run]) -> dict[str, float]:
+    """Mean and sd of a metric over runs, nats per example on the test set; NaN where there are too few runs.
 
-    Index: method. Columns: ("n", ""), then (metric, "mean") and (metric, "sd"); the sd of one run is missing.
-    Raises ValueError for runs of several data sets or profiles: they do not belong into one mean.
+    A model without a latent variable has an NLL alone.
     """
-    rows = pd.DataFrame([run.metrics for run in runs])
-    if rows.empty:
-        return rows
-    for name in ("dataset", "profile"):
-        if rows[name].nunique() > 1:
-            raise ValueError(f"runs of several values of {name}: {', '.join(sorted(rows[name].unique()))}")
-    metrics = [name for name in (*NAMES, *BESIDE) if name in rows]
-    groups = rows.groupby("method", sort=False)
-    table = groups[metrics].agg(["mean", "std"]).rename(columns={"std": "sd"})
-    table.insert(0, ("n", ""), groups.size())
-    return table
+    values = pd.Series([run.metrics[metric] for run in runs if _has(metric, run)], dtype=float)
+    return {"mean": values.mean(), "sd": values.std()}
+
+
+def cell(metric: str, runs: list[Run]) -> str:
+    """The same as text, "mean (sd)", without the sd for one run; "-" for a metric that the model does not have.
+
+    A KL by Monte Carlo (a prior other than N(0, I)) begins with "~".
+    """
+    if not all(_has(metric, run) for run in runs):
+        return "-"
+    digits, of = 1 if metric == "au" else 2, moments(metric, runs)
+    sampled = metric == "kl" and not all(run.metrics.get("kl_is_exact", True) for run in runs)
+    sd = "" if pd.isna(of["sd"]) else f" ({of['sd']:.{digits}f})"
+    return "~" * sampled + f"{round(of['mean'], digits) + 0.0:.{digits}f}{sd}"  # + 0.0: no "-0.00"
+
+
+def _has(metric: str, run: Run) -> bool:
+    return metric == "nll" or not run.metrics["nll_is_exact"]
 
 
 def beside_paper(runs: Iterable[Run]) -> pd.DataFrame:
-    """The table to show: "mean (sd)" of `summary` beside the cell that the paper prints for the same method.
+    """The table to show: the `cell` of each metric beside the one that the paper prints for the same method.
 
-    The paper's are of its own data and model; where the paper has no such row, the cell is empty. A model without a
-    latent variable has no KL, MI or AU ("-"); a KL by Monte Carlo (a prior other than N(0, I)) begins with "~". Rows
-    stand in the order of the methods' first run.
+    The paper's are of its own data and model; where the paper has no such row, the cell is empty. Rows stand in the
+    order of the methods' first run. Raises ValueError for runs of several data sets or profiles: they do not belong
+    into one mean.
     """
-    runs = list(runs)
-    table = summary(runs)
-    if table.empty:
+    rows = {}
+    for run in runs:
+        rows.setdefault(run.metrics["method"], []).append(run)
+    if not rows:
         return pd.DataFrame(columns=pd.MultiIndex.from_product([["no finished run"], [""]]))
-    exact = {run.metrics["method"] for run in runs if run.metrics["nll_is_exact"]}
-    sampled = {run.metrics["method"] for run in runs if not run.metrics.get("kl_is_exact", True)}
-    paper = {method: _printed(runs[0].metrics["dataset"], method) for method in table.index}
-    shown = {("runs", ""): table["n"].tolist()}
+    dataset, _ = (_only(name, rows.values()) for name in ("dataset", "profile"))
+    shown = {("runs", ""): [len(of) for of in rows.values()]}
+    paper = [_printed(dataset, method) for method in rows]
     for metric, title in (NAMES | BESIDE).items():
-        if metric not in table:
-            continue
-        shown[title, "here"] = [
-            "-"
-            if method in exact and metric != "nll"
-            else "~" * (metric == "kl" and method in sampled) + _cell(metric, row)
-            for method, row in table[metric].iterrows()
-        ]
+        shown[title, "here"] = [cell(metric, of) for of in rows.values()]
         if metric in NAMES:
-            shown[title, "paper"] = [paper[method].get(metric, "") for method in table.index]
-    images = "kernels" in runs[0].config["model"]
-    frame = pd.DataFrame(shown, index=[label(method, images) for method in table.index])
+            shown[title, "paper"] = [printed.get(metric, "") for printed in paper]
+    images = "kernels" in next(iter(rows.values()))[0].config["model"]
+    frame = pd.DataFrame(shown, index=[label(method, images) for method in rows])
     frame.columns = pd.MultiIndex.from_tuples(frame.columns)
     return frame
+
+
+def _only(name: str, rows: Iterable[list[Run]]) -> str:
+    """The one value that `name` has in the metrics of all runs."""
+    values = {run.metrics[name] for of in rows for run in of}
+    if len(values) > 1:
+        raise ValueError(f"runs of several values of {name}: {', '.join(sorted(values))}")
+    return values.pop()
 
 
 def label(method: str, images: bool) -> str:
@@ -98,12 +106,6 @@ def _printed(dataset: str, method: str) -> dict[str, str]:
         return {}
     row = published.published(name, method)
     return {metric: getattr(row, metric).text for metric in NAMES}
-
-
-def _cell(metric: str, row: pd.Series) -> str:
-    digits = {"nll": 2, "au": 1}.get(metric, 3)
-    sd = "" if pd.isna(row["sd"]) else f" ({row['sd']:.{digits}f})"
-    return f"{row['mean']:.{digits}f}{sd}"
 
 
 def paper_rows(dataset: str, methods: Iterable[str]) -> pd.DataFrame:

@@ -59,18 +59,20 @@ def test_recorded_finds_finished_runs_only(results):
     assert tables.recorded("scaled", "tiny") == []
 
 
-def test_summary_has_n_mean_and_sd(results):
-    table = tables.summary(results)
-    assert table["n"].to_dict() == {"autoregressive": 1, "vae": 2, "aggressive": 1}
-    two = pd.Series([run.metrics["nll"] for run in results if run.metrics["method"] == "vae"])
-    assert table.loc["vae", ("nll", "mean")] == pytest.approx(two.mean())
-    assert table.loc["vae", ("nll", "sd")] == pytest.approx(two.std(ddof=1))
-    assert pd.isna(table.loc["aggressive", ("nll", "sd")])
+def test_moments_are_over_runs_and_a_cell_shows_them(results):
+    runs = [run for run in results if run.metrics["method"] == "vae"]
+    values = [run.metrics["nll"] for run in runs]
+    mean, sd = sum(values) / 2, abs(values[0] - values[1]) / 2**0.5
+    assert tables.moments("nll", runs) == pytest.approx({"mean": mean, "sd": sd})
+    assert tables.cell("nll", runs) == f"{mean:.2f} ({sd:.2f})"
+    assert pd.isna(tables.moments("nll", runs[:1])["sd"]) and tables.cell("nll", runs[:1]) == f"{values[0]:.2f}"
+    below_zero = replace(runs[0], metrics=runs[0].metrics | {"mi_large": -0.001, "kl_is_exact": False, "kl": 1.0})
+    assert tables.cell("mi_large", [below_zero]) == "0.00" and tables.cell("kl", [below_zero]) == "~1.00"
 
 
 def test_runs_of_two_data_sets_have_no_mean(results):
     with pytest.raises(ValueError, match="several values of dataset: tiny, yelp-small"):
-        tables.summary([results[0], as_yelp(results[1])])
+        tables.beside_paper([results[0], as_yelp(results[1])])
 
 
 def test_each_row_stands_beside_the_papers(results):
@@ -93,7 +95,6 @@ def test_where_the_paper_has_no_row_its_cell_is_empty(results):
 
 def test_no_runs_make_an_empty_table():
     assert tables.beside_paper([]).empty
-    assert tables.summary([]).empty
 
 
 def test_paper_rows_are_those_printed():
