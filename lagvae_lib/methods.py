@@ -160,7 +160,7 @@ def find(name: str) -> Method:
 def _aggressive(method: Method) -> Method:
     if method.model == "autoregressive" or method.inference != Amortised():
         raise ValueError(f"+aggressive: {method.name} has no amortised inference network to fit by Algorithm 1")
-    return replace(method, inference=Aggressive(), label=f"{method.label} (aggressive)")
+    return replace(method, inference=Aggressive(), label=_noted(method.label, "aggressive"))
 
 
 PARTS = ("inference", "objective", "variant")
@@ -179,4 +179,9 @@ def _change(method: Method, change: str) -> Method:
     except ValueError:
         raise ValueError(f"{change!r} in the method's name: {value!r} is not a number") from None
     changed = {key: parsed} if key in OWN else {owners[key]: replace(getattr(method, owners[key]), **{key: parsed})}
-    return replace(method, label=f"{method.label} ({key} {value})", **changed)
+    return replace(method, label=_noted(method.label, f"{key.replace('_', ' ')} {value}"), **changed)
+
+
+def _noted(label: str, note: str) -> str:
+    """The label with a change in the parentheses at its end."""
+    return f"{label[:-1]}, {note})" if label.endswith(")") else f"{label} ({note})"

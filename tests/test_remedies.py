@@ -263,7 +263,7 @@ def test_any_of_them_can_be_fitted_aggressively(name):
     plain = find(name)
     assert isinstance(method.inference, Aggressive) and method.inference.window == 10
     assert (method.objective, method.variant) == (plain.objective, plain.variant)
-    assert method.label == f"{plain.label} (aggressive) (window 10)"
+    assert method.label == f"{plain.label} (aggressive, window 10)"
 
 
 @pytest.mark.parametrize("name", ["autoregressive", "sa-vae", "aggressive"])
@@ -290,7 +290,7 @@ def test_knobs_of_objective_and_variant():
 def test_knobs_of_the_optimisation():
     config = resolve("yelp-small", "sa-vae+steps=5+max_epochs=15+lr=0.25", "scaled", 0)
     assert (config.method.inference.steps, config.schedule.max_epochs, config.schedule.lr) == (5, 15, 0.25)
-    assert config.method.label == "SA-VAE (steps 5) (max_epochs 15) (lr 0.25)"
+    assert config.method.label == "SA-VAE (steps 5, max epochs 15, lr 0.25)"
     assert resolve("yelp-small", "vae+optimiser=adam", "scaled", 0).schedule.optimiser == "adam"
     with pytest.raises(ValueError, match="sgd, adam"):
         resolve("yelp-small", "vae+optimiser=adamw", "scaled", 0)

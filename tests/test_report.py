@@ -95,10 +95,10 @@ def test_mean_sd_and_n_of_a_row(records):
 def test_a_smaller_budget_fills_the_row_and_says_so_until_there_is_a_full_run(records):
     records.append(made_up("sa-vae+steps=5+max_epochs=15"))
     labels = list(report.main_table("scaled", "yelp").shown["", "method"])
-    assert "SA-VAE (steps 5) (max_epochs 15)" in labels and "SA-VAE" not in labels
+    assert "SA-VAE (steps 5, max epochs 15)" in labels and "SA-VAE" not in labels
     records.append(made_up("sa-vae"))
     labels = list(report.main_table("scaled", "yelp").shown["", "method"])
-    assert "SA-VAE" in labels and "SA-VAE (steps 5) (max_epochs 15)" in labels  # the smaller one as a row of its own
+    assert "SA-VAE" in labels and "SA-VAE (steps 5, max epochs 15)" in labels  # the smaller one as a row of its own
     assert report.row_runs([made_up("aggressive+clip=separate")], "aggressive") == []
 
 
