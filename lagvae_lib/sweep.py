@@ -25,7 +25,7 @@ FIVE = ("autoregressive", "vae", "vae-anneal", "aggressive", "aggressive-anneal"
 PAIR = ("vae", "aggressive")
 INNER_STEPS = (10, 30, 50, 70)  # Table 4
 WINDOWS = (10, 15)  # of Algorithm 1: what the published text results probably used, and what was released
-# SA-VAE's 20 steps for every batch of up to 40 epochs (toy: 50) would cost more than all other runs together
+# SA-VAE's 10 steps and 10 back, for every batch of 40 epochs (toy: 50), would cost more than all other runs together
 SMALLER = {name: f"{name}+steps=5+max_epochs=15" for name in ("sa-vae", "sa-vae-anneal")}
 
 
