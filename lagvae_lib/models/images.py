@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from lagvae_lib.models.gaussian import DiagonalGaussian
 
 SIZE = 28
-PAIRS = 16  # (image, z) pairs seen at once without gradients: a layer of the scaled decoder then fits a core's cache
+MAPS = 512  # channels times (image, z) pairs seen at once without gradients: what lies near a core, whatever the model
 PAIRS_ACCELERATOR = 512  # enough to fill a GPU; memory is what bounds it
 
 
@@ -248,7 +248,7 @@ class PixelCNNDecoder(nn.Module):
         share = folded.image_share(x)
         image = torch.arange(len(x), device=x.device).repeat_interleave(samples)
         flat = z if z is None else z.flatten(0, 1)
-        parts, at_once = [], PAIRS if x.device.type == "cpu" else PAIRS_ACCELERATOR
+        parts, at_once = [], max(1, MAPS // share.shape[1]) if x.device.type == "cpu" else PAIRS_ACCELERATOR
         for start in range(0, len(image), at_once):
             pairs = slice(start, start + at_once)
             hidden = share[image[pairs]]
