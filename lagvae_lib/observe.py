@@ -21,7 +21,7 @@ def observer(config: Config, data: Data, device: str) -> Observer | None:
         return None
     probe = spread_examples(data.valid.to(device), config.evaluation.probe)
     if family(config.dataset) == "toy":
-        return _Grid(config.seed, torch.cat(probe))
+        return _Grid(config.seed, probe)
     return _Dynamics(config.seed, probe)
 
 
@@ -45,12 +45,16 @@ def _curves(model: nn.Module, q: DiagonalGaussian, sizes: list[int], generator: 
 
 
 class _Grid:
-    """The probe in the posterior mean space, and how far q(z|x) lags behind p(z|x) there."""
+    """The probe in the posterior mean space, and how far q(z|x) lags behind p(z|x) there.
 
-    def __init__(self, seed: int, probe: Tensor):
+    It is encoded in batches like those of training: SA-VAE's steps follow a batch's mean, so they are shorter in a
+    larger batch.
+    """
+
+    def __init__(self, seed: int, probe: list[Tensor]):
         self.seed, self.probe = seed, probe
 
     def __call__(self, model: nn.Module, iteration: int) -> dict:
-        q, sizes = encode(model, [self.probe])
-        measured = lag.measure(model, self.probe, q)
-        return _curves(model, q, sizes, noise(self.seed, OBSERVED, iteration)) | measured
+        q, _ = encode(model, self.probe)
+        measured = lag.measure(model, torch.cat(self.probe), q)
+        return _curves(model, q, [len(q.mu)], noise(self.seed, OBSERVED, iteration)) | measured

@@ -8,12 +8,13 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from lagvae_lib.data import load
 from lagvae_lib.inference import Batch, Optimisers
 from lagvae_lib.inference import semi_amortised as module
 from lagvae_lib.inference.amortised import Amortised
 from lagvae_lib.inference.semi_amortised import SemiAmortised, draw_seeds, seeded
+from lagvae_lib.metrics.evaluate import spread_examples, validate
 from lagvae_lib.metrics.evaluate import test_metrics as metrics_of
-from lagvae_lib.metrics.evaluate import validate
 from lagvae_lib.models.gaussian import DiagonalGaussian
 from lagvae_lib.models.images import PixelCNNDecoder, ResNetEncoder
 from lagvae_lib.models.priors import SampledKL
@@ -21,6 +22,9 @@ from lagvae_lib.models.text import LSTMDecoder, LSTMEncoder
 from lagvae_lib.models.vae import VAE
 from lagvae_lib.names import UnknownName
 from lagvae_lib.objectives import Objective
+from lagvae_lib.observe import observer
+from lagvae_lib.profiles import resolve
+from lagvae_lib.runs import trainer_of
 from lagvae_lib.training import Schedule, Trainer
 from tests.tiny import tiny_data
 
@@ -331,6 +335,17 @@ def test_evaluation_is_deterministic_and_leaves_no_trace(build):
     assert all(p.requires_grad and torch.equal(p.grad, torch.ones_like(p)) for p in model.parameters())
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     assert not torch.allclose(one.mu, model.encode(batch.x).mu)
+
+
+def test_the_toys_looks_refine_in_batches_of_trainings_size():
+    config = resolve("synthetic", "sa-vae", "smoke", 0)
+    data = load("synthetic", config.data, profile="smoke")
+    model = trainer_of(config, data, "cpu").evaluated.eval()
+    probe = spread_examples(data.valid, config.evaluation.probe)
+    seen = observer(config, data, "cpu")(model, 1)["kl"]
+    of_batches, of_all = (torch.cat([model.encode(x).kl() for x in xs]).mean() for xs in (probe, [torch.cat(probe)]))
+    assert seen == pytest.approx(float(of_batches), rel=1e-5)
+    assert float(of_all) < 0.9 * float(of_batches)  # a batch's mean: the larger it is, the shorter an example's steps
 
 
 def test_evaluation_refines_at_weight_one_whatever_the_hinge_of_training():
