@@ -5,7 +5,7 @@ the inference, the objective or the variant (`aggressive+clip=separate`, `bn-vae
 or the most epochs (`sa-vae+steps=5+max_epochs=15`). That is another method, with a folder of its own among the results.
 """
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 
 from lagvae_lib.inference import Inference
 from lagvae_lib.inference.aggressive import Aggressive
@@ -58,8 +58,8 @@ class Method:
     """
 
     name: str
-    label: str
-    source: str
+    label: str = field(compare=False)
+    source: str = field(compare=False)
     model: str = "vae"  # or "autoregressive"
     objective: Objective = Objective()
     inference: Inference = Amortised()

@@ -100,9 +100,14 @@ def folder_of(config: Config) -> Path:
 
 
 def same_configuration(saved: dict, config: object) -> bool:
-    """Whether a saved configuration, or part of one, is this; a knob younger than the record must be at its default."""
+    """Whether a saved configuration, or part of one, is this; a knob younger than the record must be at its default.
+
+    How a method is called in tables, and where it comes from, may change (fields without `compare`).
+    """
     for field in fields(config):
         value = getattr(config, field.name)
+        if not field.compare:
+            continue
         if field.name not in saved:
             if value != field.default:
                 return False

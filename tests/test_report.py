@@ -9,7 +9,8 @@ import pytest
 from lagvae_lib import claims, paths, published, report, status, tables
 from lagvae_lib.methods import METHODS
 from lagvae_lib.plots import records as figures
-from lagvae_lib.runs import Run
+from lagvae_lib.profiles import resolve
+from lagvae_lib.runs import Run, folder_of
 
 RESULTS = paths.ROOT / "results"
 
@@ -43,6 +44,17 @@ def records(monkeypatch):
 
 
 # -- the committed files -----------------------------------------------------------------------------------------------
+
+
+def test_every_committed_record_is_that_of_its_name(monkeypatch):
+    """Or a sweep would train it again, and its weights would not be found."""
+    monkeypatch.delenv("LAGVAE_RESULTS", raising=False)
+    committed = sorted((RESULTS / "runs").glob("*/*/*/seed*/metrics.json"))
+    folders = [f.parent for f in committed if f.parts[-5] in ("scaled", "paper")]
+    assert folders
+    for folder in folders:
+        profile, dataset, method, seed = folder.parts[-4:]
+        assert folder_of(resolve(dataset, method, profile, int(seed[4:]))) == folder
 
 
 def test_every_committed_table_and_figure_is_made_again_byte_for_byte(tmp_path, monkeypatch):
