@@ -182,6 +182,14 @@ def test_figure_4_has_a_point_a_run_and_a_line_for_an_exact_nll():
     assert [line.get_ydata()[0] for line in ax.lines] == [100.0]
 
 
+def test_a_legend_of_many_long_names_stays_within_the_figure():
+    rows = {f"a method with a long name, number {i}": [made_up("vae", nll=100.0 + i)] for i in range(8)}
+    figure = figures.nll_against_au({"Yelp": rows, "Yahoo": rows})
+    (legend,) = figure.legends
+    assert len(legend.get_texts()) == 8
+    assert legend.get_window_extent().width <= figure.bbox.width
+
+
 def test_seconds_are_stacked_by_phase():
     (ax,) = figures.seconds_by_phase({"Yelp": {"VAE": made_up("vae"), "Ours": made_up("aggressive")}}).axes
     ends = {round(bar.get_y() + bar.get_height() / 2): 0.0 for bar in ax.patches}

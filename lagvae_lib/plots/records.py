@@ -248,6 +248,10 @@ def _panels(
 
 
 def _legend_below(figure: Figure, axes: list[Axes]) -> None:
-    """One legend for all panels, each name once."""
+    """One legend for all panels, each name once, in as many columns (four at most) as the figure is wide enough for."""
     names = {label: handle for ax in axes for handle, label in zip(*ax.get_legend_handles_labels(), strict=True)}
-    figure.legend(names.values(), names.keys(), loc="outside lower center", ncols=4)
+    for columns in (4, 3, 2, 1):
+        legend = figure.legend(names.values(), names.keys(), loc="outside lower center", ncols=columns)
+        if columns == 1 or legend.get_window_extent().width <= figure.bbox.width:
+            return
+        legend.remove()
