@@ -227,9 +227,11 @@ def inner_table(profile: str) -> Table:
         for key in ("inner_steps", "aggressive_epochs", "cpu"):
             values = pd.Series([costs(run)[key] for run in of], dtype=float)
             numbers.append(line | {"quantity": key, "mean": values.mean(), "sd": values.std(), "paper": None})
-    window = of[0].config["method"]["inference"]["window"] if (of := row_runs(runs, "aggressive")) else None
+    ours = sweep.table_4(profile)["convergence"]
+    window = of[0].config["method"]["inference"]["window"] if (of := row_runs(runs, ours)) else None
     caption = (
-        f"Table 4. Ours on {dataset}, profile {profile}, by the length of the inner loop; minutes of the processor in "
+        f"Table 4. {_label('yelp', ours, of)} on {dataset}, profile {profile}, by the length of the inner loop (the "
+        f"paper's rows: Ours, not annealed); minutes of the processor in "
         f"training. Convergence is the paper's test on windows of the loss"
         f"{f', of {window} steps where no other is named' if window else ''}."
     )

@@ -77,7 +77,8 @@ def test_the_papers_sweep():
 def test_table_4_is_on_yelp_alone(profile, other):
     knobs = [f"fixed_steps={n}" for n in (10, 30, 50, 70)] + [f"window={other}"]
     table = {run for run in sweep.plan(profile) if "Table 4" in run.tables}
-    assert {run.method for run in table} == {"aggressive", *(f"aggressive+{knob}" for knob in knobs)}
+    ours = "aggressive-anneal" if profile == "scaled" else "aggressive"
+    assert {run.method for run in table} == {ours, *(f"{ours}+{knob}" for knob in knobs)}
     assert {(run.dataset, run.seed) for run in table} == {(data.resolve_name("yelp", profile), 0)}
     assert resolve("yelp", "aggressive", profile, 0).method.inference.window == 25 - other
 
@@ -223,7 +224,7 @@ def finish(run: Planned, mtime: float | None = None) -> None:
 
 
 def test_a_dry_run_lists_the_missing_records_and_no_others(own_folders):
-    done = sweep.plan("scaled", ["yelp"], ["vae", "aggressive-anneal", "aggressive+fixed_steps=10"])
+    done = sweep.plan("scaled", ["yelp"], ["vae", "aggressive-anneal", "aggressive-anneal+fixed_steps=10"])
     for run in done:
         finish(run)
     expected = {"/".join(run.record.parts[-5:-1]) for run in sweep.plan("scaled") if run not in done}
