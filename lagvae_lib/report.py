@@ -217,6 +217,7 @@ def inner_table(profile: str) -> Table:
         cells["MI, all examples", "here"] = _here("mi_large", of)
         cells["seen", "inner steps"] = _number(cost and cost["inner_steps"], 1)
         cells["seen", "aggressive epochs"] = _number(cost and cost["aggressive_epochs"], 1)
+        cells["time", "plain updates"] = _number(cost and cost["plain_updates"], 0)
         cells["time", "minutes"] = _number(cost and cost["cpu"] / PER_MINUTE, 1)
         cells["time", "paper's hours"] = f"{printed.hours:.2f}" if printed else ""
         shown.append(cells)
@@ -224,15 +225,15 @@ def inner_table(profile: str) -> Table:
         for metric in (*tables.NAMES, *tables.BESIDE):
             paper = getattr(printed, metric, None)
             numbers.append(line | {"quantity": metric} | tables.moments(metric, of) | {"paper": paper})
-        for key in ("inner_steps", "aggressive_epochs", "cpu"):
+        for key in ("inner_steps", "aggressive_epochs", "plain_updates", "cpu"):
             values = pd.Series([costs(run)[key] for run in of], dtype=float)
             numbers.append(line | {"quantity": key, "mean": values.mean(), "sd": values.std(), "paper": None})
     ours = sweep.table_4(profile)["convergence"]
     window = of[0].config["method"]["inference"]["window"] if (of := row_runs(runs, ours)) else None
     caption = (
         f"Table 4. {_label('yelp', ours, of)} on {dataset}, profile {profile}, by the length of the inner loop (the "
-        f"paper's rows: Ours, not annealed); minutes of the processor in "
-        f"training. Convergence is the paper's test on windows of the loss"
+        f"paper's rows: Ours, not annealed); time of training in the run's own plain updates, and in minutes of the "
+        f"processor, which vary with the load. Convergence is the paper's test on windows of the loss"
         f"{f', of {window} steps where no other is named' if window else ''}."
     )
     return Table(caption, _frame(shown), pd.DataFrame(numbers))

@@ -156,6 +156,7 @@ def test_table_4_has_every_setting_of_the_paper(records):
     shown = report.inner_table("scaled").shown.set_index(("", "inner steps"))
     assert list(shown.index) == ["10", "30", "50", "70", "convergence", "convergence, window 15"]
     assert shown.loc["30", ("MI, all examples", "here")] == "1.50" and shown.loc["30", ("NLL", "paper")] == "357.1"
+    assert shown.loc["30", ("time", "plain updates")] == "120"  # 100 s, then 20 updates in 20 s
     assert shown.loc["10", ("NLL", "here")] == report.NO_RUN
 
 
