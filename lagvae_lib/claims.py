@@ -17,13 +17,13 @@ from lagvae_lib.profiles import family
 from lagvae_lib.report import DATASETS, NO_RUN, costs, row_runs
 from lagvae_lib.runs import Run
 
-RULE = (
-    "An order of two methods holds or fails where their means differ by more than two standard errors over seeds, and "
-    "is open otherwise, as it is with one seed. Information is kept only if it is above 0.1 nats, however small the "
-    "standard error. Cost and collapse are judged by the limits named."
-)
 HOLDS, FAILS, OPEN = "holds", "fails", "open"
 COLLAPSED = 0.1  # nats of KL, and of information, below which a code is called collapsed
+RULE = (
+    "An order of two methods holds or fails where their means differ by more than two standard errors over seeds, and "
+    f"is open otherwise, as it is with one seed. Information is kept only if it is above {COLLAPSED} nats, however "
+    "small the standard error. Cost and collapse are judged by the limits named."
+)
 TEXT = ("yahoo", "yelp")
 
 
