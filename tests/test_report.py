@@ -183,6 +183,15 @@ def test_figure_4_has_a_point_a_run_and_a_line_for_an_exact_nll():
     assert [line.get_ydata()[0] for line in ax.lines] == [100.0]
 
 
+def test_figure_4_writes_the_nll_of_a_point_far_above_the_rest_at_its_edge():
+    usual = [made_up("vae", i, nll=100.0 + i) for i in range(5)]
+    (ax,) = figures.nll_against_au({"Images": {"VAE": usual, "beta": [made_up("beta-0.2", nll=150.0)]}}).axes
+    top = 104 + 0.4 * 4
+    assert ax.get_ylim()[1] == ax.collections[1].get_offsets()[0][1] == pytest.approx(top)
+    assert [text.get_text() for text in ax.texts] == ["150.0 →"]
+    assert ax.collections[0].get_offsets()[:, 1].tolist() == [100, 101, 102, 103, 104]
+
+
 def test_a_legend_of_many_long_names_stays_within_the_figure():
     rows = {f"a method with a long name, number {i}": [made_up("vae", nll=100.0 + i)] for i in range(8)}
     figure = figures.nll_against_au({"Yelp": rows, "Yahoo": rows})

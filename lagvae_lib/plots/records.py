@@ -115,25 +115,41 @@ MARKERS = "osD^vPX*<>hp8"
 
 def nll_against_au(panels: Mapping[str, Mapping[str, list[Run]]]) -> Figure:
     """Figure 4: NLL against active units, a panel a data set, a point a run; a model without z stands at AU 0, with its
-    exact NLL as a dashed line.
+    exact NLL as a dashed line. Points far above the rest (`_edge`) stand at the upper edge, their NLL written below.
 
     panels: {title: {label: runs}}. A label has the same colour and marker in every panel.
     """
     labels = list(dict.fromkeys(label for rows in panels.values() for label in rows))
     figure, axes = plt.subplots(1, max(1, len(panels)), figsize=(max(5.5, 4.6 * len(panels)), 5.4), squeeze=False)
     for ax, (title, rows) in zip(axes[0], panels.items(), strict=False):
+        edge = _edge([run.metrics["nll"] for runs in rows.values() for run in runs])
         for label, runs in rows.items():
             at, colour = labels.index(label), COLOURS[labels.index(label) % len(COLOURS)]
             au = [run.metrics["au"] or 0 for run in runs]
             nll = [run.metrics["nll"] for run in runs]
-            ax.scatter(au, nll, 60, marker=MARKERS[at % len(MARKERS)], color=colour, alpha=0.8, label=label, zorder=3)
+            shown, marker = np.minimum(nll, edge), MARKERS[at % len(MARKERS)]
+            ax.scatter(au, shown, 60, marker=marker, color=colour, alpha=0.8, label=label, zorder=3, clip_on=False)
+            for x, y in zip(au, nll, strict=True):
+                if y > edge:
+                    below = {"xytext": (0, -7), "textcoords": "offset points", "ha": "center", "va": "top"}
+                    ax.annotate(f"{y:.1f} →", (x, edge), rotation=90, fontsize="small", **below)
             if runs[0].metrics["nll_is_exact"]:
                 ax.axhline(sum(nll) / len(nll), color=colour, linestyle="--", linewidth=1)
+        if edge < math.inf:
+            ax.set_ylim(top=edge)
         ax.set(title=title, xlabel="active units", ylabel="NLL, nats per example")
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     if panels:
         _legend_below(figure, list(axes[0]))
     return figure
+
+
+def _edge(values: list[float]) -> float:
+    """The upper end of an axis most of which a few values far above the rest would take, or infinity where there are
+    none: far is above Tukey's outer fence, three interquartile ranges over the upper quartile."""
+    lower, upper = np.quantile(values, [0.25, 0.75])
+    rest = [value for value in values if value <= upper + 3 * (upper - lower)]
+    return math.inf if len(rest) == len(values) else max(rest) + 0.4 * (max(rest) - min(rest))
 
 
 PHASES = {  # of a record's processor seconds: what they were spent on
