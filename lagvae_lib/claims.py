@@ -89,7 +89,7 @@ def _collapsed(method: str) -> Callable[[list[Run]], tuple[str, str]]:
             return NO_RUN, NO_RUN
         kl, mi = (max(run.metrics[name] for run in of) for name in ("kl", "mi_large"))
         held = kl < COLLAPSED and mi < COLLAPSED
-        return f"largest KL {kl:.3f}, largest MI {mi + 0.0:.3f} of {_seeds(of)}", HOLDS if held else FAILS
+        return f"largest KL {kl:.3f}, largest MI {round(mi, 3) + 0.0:.3f} of {_seeds(of)}", HOLDS if held else FAILS
 
     return check
 
