@@ -154,7 +154,7 @@ lock: ## write requirements.lock anew: the newest versions that pyproject.toml a
 	@set -eu; $(FIND_PYTHON); $(CHOOSE_TORCH); \
 	python=$$(find_python); "$$python" -m venv --clear build/lock; \
 	torch=$$(choose_torch build/lock/bin/python); \
-	build/lock/bin/python -m pip install -qq "$$torch" setuptools -e '.[test,sweep]'; \
+	build/lock/bin/python -m pip install -qq "$$torch" setuptools -e '.[notebooks,test,sweep]'; \
 	{ echo '# Exact versions of all that `make setup` installs; written by `make lock`, not by hand.'; \
 	  echo '# What a CUDA build of torch needs beyond this (nvidia-*, triton) comes with it, at the versions it names.'; \
 	  build/lock/bin/python -m pip freeze --all --exclude-editable --exclude pip \

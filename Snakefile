@@ -12,8 +12,9 @@ import sys
 
 from snakemake.exceptions import WorkflowError
 
-from lagvae_lib import data, paths, sweep
-from lagvae_lib.profiles import family
+from lagvae_lib import paths
+from lagvae_lib.data import family, sources
+from lagvae_lib.paper import plan
 
 # For a scheduler: memory in MB and minutes of one job, by kind of data; `paper` on a GPU. Table 3 has up to 65 hours.
 # A job that is cut off goes on from its checkpoint when it is submitted again.
@@ -27,7 +28,7 @@ NEEDS = {
 
 def run_of(wildcards):
     """The run that a record's path names."""
-    return sweep.Planned(wildcards.dataset, wildcards.method, wildcards.profile, int(wildcards.seed))
+    return plan.Planned(wildcards.dataset, wildcards.method, wildcards.profile, int(wildcards.seed))
 
 
 def needs(index):
@@ -44,8 +45,8 @@ def gpus(wildcards):
 RESULTS = paths.results_dir().absolute()
 RUN = "{profile}/{dataset}/{method}/seed{seed}{changed}"
 try:
-    RUNS, DEVICE = sweep.configured(config)
-except (ValueError, data.DataError) as error:
+    RUNS, DEVICE = plan.configured(config)
+except (ValueError, sources.DataError) as error:
     raise WorkflowError(str(error))
 
 
@@ -63,8 +64,8 @@ localrules:
 
 onstart:
     try:
-        sweep.at_hand(run for run in RUNS if not run.record.exists())
-    except data.DataError as error:
+        plan.at_hand(run for run in RUNS if not run.record.exists())
+    except sources.DataError as error:
         raise WorkflowError(str(error))
 
 
@@ -85,7 +86,7 @@ rule train:
         f"{RESULTS}/notebooks/{RUN}.ipynb",
     params:
         python=sys.executable,
-        parameters=lambda wildcards: sweep.parameters(run_of(wildcards), DEVICE),
+        parameters=lambda wildcards: plan.parameters(run_of(wildcards), DEVICE),
     threads: 1
     resources:
         mem_mb=needs(0),

@@ -14,7 +14,7 @@ from lagvae_lib.inference.amortised import Amortised
 from lagvae_lib.metrics.grid import grid_posterior, paper_grid
 from lagvae_lib.metrics.nll import importance_weighted
 from lagvae_lib.models.images import SIZE
-from lagvae_lib.models.pixels import sample
+from lagvae_lib.sampling.images import sample
 
 TEXTBOOK = "textbook"
 JOINT, SEPARATE, JOINT_LOW, SEPARATE_LOW = "joint", "separate", "joint, bfloat16", "separate, bfloat16"
@@ -55,7 +55,7 @@ def outer(shape: AnyShape, variant: str, steps: int = 1) -> Work:
 
     def work(algorithm, model, batch, optimisers):
         for _ in range(steps):
-            algorithm.generator_step(model, batch, optimisers.decoder)
+            algorithm.decoder_step(model, batch, optimisers.decoder)
 
     return _training(shape, variant, work, "decoder", steps)
 

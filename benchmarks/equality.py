@@ -10,8 +10,8 @@ from benchmarks.shapes import ImageShape, Shape
 from lagvae_lib.metrics.grid import grid_posterior, paper_grid
 from lagvae_lib.metrics.nll import importance_weighted
 from lagvae_lib.models.holding import without_gradient
-from lagvae_lib.models.pixels import sample
 from lagvae_lib.models.vae import VAE
+from lagvae_lib.sampling.images import sample
 
 TOLERANCE = 1e-5  # of text; BatchNorm over tens of layers leaves images a digit less
 

@@ -15,8 +15,10 @@ from pathlib import Path
 import torch
 
 from benchmarks import measure
-from lagvae_lib import atomic, data, paths, runs
-from lagvae_lib.profiles import Config, resolve
+from lagvae_lib import atomic, paths
+from lagvae_lib.config.profiles import Config, resolve
+from lagvae_lib.data import loading
+from lagvae_lib.runs import train
 from lagvae_lib.training import Trainer
 
 CASES = ("yelp-small", "omniglot-28")  # public; the paper's own data sets may not be at hand
@@ -43,12 +45,12 @@ def main() -> None:
 def measured(dataset: str, profile: str) -> dict:
     """The iterations of one data set as rows, and what the checkpoint cost. Raises where a loss is not finite."""
     config = resolve(dataset, "aggressive", profile, 0)
-    loaded = data.load(dataset, config.data, profile=profile)
+    loaded = loading.load(dataset, config.data, profile=profile)
     with tempfile.TemporaryDirectory() as folder:
         checkpoint = Path(folder) / "checkpoint.pt"
         trainer, rows = _iterate(config, loaded, BEFORE)
         start = time.perf_counter()
-        runs.save(checkpoint, trainer.state_dict())
+        train.save(checkpoint, trainer.state_dict())
         saved = {"checkpoint_mib": checkpoint.stat().st_size / measure.MIB, "save": time.perf_counter() - start}
         del trainer
         start = time.perf_counter()
@@ -62,20 +64,20 @@ def measured(dataset: str, profile: str) -> dict:
     return {"dataset": dataset, "model": asdict(config.model), "iterations": rows, **saved}
 
 
-def _iterate(config: Config, loaded: data.Data, count: int, checkpoint: Path | None = None) -> tuple[Trainer, list]:
+def _iterate(config: Config, loaded: loading.Data, count: int, checkpoint: Path | None = None) -> tuple[Trainer, list]:
     """A trainer, resumed where there is a checkpoint, and the rows of its next `count` outer iterations."""
-    trainer = runs.trainer_of(config, loaded, "cpu")
+    trainer = train.trainer_of(config, loaded, "cpu")
     trainer.observe_every = 0  # looks are not what is measured
     if checkpoint:
-        runs.resume(trainer, checkpoint)
-    rows, last = [], [dict(trainer.state["sums"]), time.perf_counter()]
+        train.resume(trainer, checkpoint)
+    rows, last = [], [dict(trainer.state.sums), time.perf_counter()]
 
     def after(trainer: Trainer) -> None:
-        sums, now = dict(trainer.state["sums"]), time.perf_counter()
-        gained = {name: sums[name] - last[0][name] for name in sums}
+        sums, now = dict(trainer.state.sums), time.perf_counter()
+        gained = {name: sums[name] - last[0].get(name, 0.0) for name in sums}
         means = {name: gained[name] / gained["examples"] for name in ("loss", "reconstruction", "kl")}
         rows.append(
-            {"iteration": trainer.state["iteration"], **means, "inner_steps": gained["inner_steps"]}
+            {"iteration": trainer.state.iteration, **means, "inner_steps": gained["inner_steps"]}
             | {"seconds": now - last[1]}
         )
         last[:] = sums, now

@@ -3,8 +3,12 @@
 import argparse
 import sys
 
-from lagvae_lib import data, evidence, methods, profiles, report, runs, status, tables
-from lagvae_lib.names import UnknownName
+from lagvae_lib.config.methods import METHODS, label
+from lagvae_lib.config.profiles import PROFILES, choose_device
+from lagvae_lib.data import NAMES
+from lagvae_lib.data.sources import DataError
+from lagvae_lib.names import UnknownName, choose
+from lagvae_lib.runs.record import RunBusy
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -12,7 +16,10 @@ def main(arguments: list[str] | None = None) -> int:
     args = _parser().parse_args(arguments)
     try:
         args.do(args)
-    except (UnknownName, data.DataError, runs.RunBusy, ValueError, FileNotFoundError) as error:
+    except BrokenPipeError:  # `methods | head`: the reader has seen enough
+        sys.stderr.close()
+        return 0
+    except (UnknownName, DataError, RunBusy, ValueError, FileNotFoundError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     return 0
@@ -26,12 +33,12 @@ def _parser() -> argparse.ArgumentParser:
     run.set_defaults(do=_run)
     check = commands.add_parser("ais", help="check a finished run's NLL by annealed importance sampling")
     _name_a_run(check)
-    check.add_argument("--examples", type=int, default=evidence.EXAMPLES, help="of the test set, from all over it")
-    check.add_argument("--steps", type=int, default=evidence.STEPS, help="temperatures")
-    check.add_argument("--chains", type=int, default=evidence.CHAINS)
+    check.add_argument("--examples", type=int, default=50, help="of the test set, from all over it (default: 50)")
+    check.add_argument("--steps", type=int, default=50, help="temperatures (default: 50)")
+    check.add_argument("--chains", type=int, default=8, help="per example (default: 8)")
     check.set_defaults(do=_ais)
     written = commands.add_parser("tables", help="write every table and figure that the records give")
-    written.add_argument("--profile", default="scaled", help=f"{', '.join(profiles.PROFILES)} (default: scaled)")
+    written.add_argument("--profile", default="scaled", help=f"{', '.join(PROFILES)} (default: scaled)")
     written.set_defaults(do=_tables)
     listing = commands.add_parser("methods", help="list every method with its source")
     listing.set_defaults(do=_methods)
@@ -39,29 +46,41 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _name_a_run(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("dataset", help=f"{', '.join(data.NAMES)}, or a path to your own text or images")
+    parser.add_argument("dataset", help=f"{', '.join(NAMES)}, or a path to your own text or images")
     parser.add_argument(
-        "method", help=f"{', '.join(methods.METHODS)}; changes as in aggressive+clip=separate or free-bits+aggressive"
+        "method", help=f"{', '.join(METHODS)}; changes as in aggressive+clip=separate or free-bits+aggressive"
     )
-    parser.add_argument("--profile", default="auto", help=f"{', '.join(profiles.PROFILES)} (default: by the machine)")
+    parser.add_argument("--profile", default="auto", help=f"{', '.join(PROFILES)} (default: by the machine)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="auto", help="cpu, cuda, or auto")
 
 
+# Each command imports what it needs itself: to list names takes no PyTorch.
+
+
 def _ais(args: argparse.Namespace) -> None:
-    config, loaded = runs.prepared(args.dataset, args.method, args.profile, args.seed)
-    found = evidence.compare(config, loaded, runs.choose_device(args.device), args.examples, args.steps, args.chains)
+    from lagvae_lib.runs.ais_check import compare
+    from lagvae_lib.runs.train import prepared
+
+    config, loaded = prepared(args.dataset, args.method, args.profile, args.seed)
+    found = compare(config, loaded, choose_device(args.device), args.examples, args.steps, args.chains)
     print("  ".join(f"{name} {value:.3f}" for name, value in found.items() if isinstance(value, float)))
 
 
 def _tables(args: argparse.Namespace) -> None:
-    for path in report.write(args.profile):
+    from lagvae_lib.paper import readme, report
+    from lagvae_lib.runs.record import Records
+
+    records = Records(choose(args.profile, PROFILES, "profile"))
+    for path in report.write(records):
         print(path)
-    status.update()
+    readme.update(records)
 
 
 def _run(args: argparse.Namespace) -> None:
-    record = runs.run_named(
+    from lagvae_lib.runs.train import run_named
+
+    record = run_named(
         args.dataset, args.method, args.profile, args.seed, args.device, report=lambda line: print(line, flush=True)
     )
     shown = {name: record.metrics[name] for name in ("nll", "elbo", "kl", "mi", "au")}
@@ -69,9 +88,9 @@ def _run(args: argparse.Namespace) -> None:
 
 
 def _methods(args: argparse.Namespace) -> None:
-    for method in methods.METHODS.values():
-        labels = dict.fromkeys(tables.label(method.name, family == "images") for family in method.families)
-        print(f"{method.name:20} {', '.join(labels):24} {', '.join(method.families):14} {method.source}")
+    for method in METHODS.values():
+        labels = dict.fromkeys(label(method.name, family) for family in method.families)
+        print(f"{method.name:20} {', '.join(labels):24} {', '.join(method.families):18} {method.source}")
 
 
 if __name__ == "__main__":

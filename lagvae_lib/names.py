@@ -19,3 +19,22 @@ def choose(name: str, valid: Iterable[str], what: str) -> str:
     near = get_close_matches(str(name), valid, n=1, cutoff=0.5)
     hint = f"; did you mean {near[0]!r}?" if near else "."
     raise UnknownName(f"unknown {what} {name!r}{hint} Valid: {', '.join(valid)}")
+
+
+def require(
+    owner: object, names: str, *, least: float | None = None, above: float | None = None, below: float | None = None
+):
+    """Check fields of a value (names with spaces between) against a range; None passes.
+
+    Raises ValueError, which says the range, for what lies outside it or is not a number.
+    """
+    for name in names.split():
+        value = getattr(owner, name)
+        # in this form a nan is refused too
+        inside = value is None or (
+            (least is None or value >= least) and (above is None or value > above) and (below is None or value < below)
+        )
+        if not inside:
+            limits = (("at least", least), ("above", above), ("below", below))
+            valid = " and ".join(f"{word} {limit}" for word, limit in limits if limit is not None)
+            raise ValueError(f"{name} must be {valid}, not {value}")

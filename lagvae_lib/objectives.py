@@ -3,6 +3,8 @@ free-bits training differ."""
 
 from dataclasses import dataclass
 
+from lagvae_lib.names import require
+
 RAMP = 0.5  # the share of a cycle in which the weight climbs (Fu et al. 2019)
 
 
@@ -31,9 +33,7 @@ class Objective:
     def __post_init__(self):
         if self.anneal_epochs and self.cycles:
             raise ValueError("an objective anneals once (anneal_epochs) or in cycles (cycles), not both")
-        for name in ("kl_weight", "start", "anneal_epochs", "cycles", "free_nats", "pretrain_epochs"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name} must be 0 or more, not {getattr(self, name)}")
+        require(self, "kl_weight start anneal_epochs cycles free_nats pretrain_epochs", least=0)
 
     def weight(self, iteration: int, per_epoch: int, epochs: int) -> float:
         """The weight at outer iteration t = 1, 2, ... of a run of at most `epochs` epochs of `per_epoch` iterations.

@@ -1,22 +1,38 @@
-"""Where data and results lie: the repository's own folders, unless the environment moves them."""
+"""Where data and results lie: the checkout's own folders, or the user's where the library is installed without one.
+
+The environment moves them: LAGVAE_DATA, LAGVAE_RESULTS, LAGVAE_DATA_MIRROR. Every path is expanded and absolute.
+"""
 
 import os
 from pathlib import Path
 
+from platformdirs import user_data_path
+
 ROOT = Path(__file__).resolve().parent.parent
+CHECKOUT = (ROOT / "pyproject.toml").is_file() and (ROOT / "notebooks").is_dir()
+
+
+def absolute(path: str | Path) -> Path:
+    """`path` with `~` expanded, made absolute: what every path from outside goes through."""
+    return Path(path).expanduser().absolute()
+
+
+def _place(variable: str, name: str) -> Path:
+    home = ROOT if CHECKOUT else user_data_path("lagvae")
+    return absolute(os.environ.get(variable) or home / name)
 
 
 def data_dir() -> Path:
     """The data cache: `data/`, or the folder in LAGVAE_DATA."""
-    return Path(os.environ.get("LAGVAE_DATA") or ROOT / "data")
+    return _place("LAGVAE_DATA", "data")
 
 
 def results_dir() -> Path:
     """The records of runs, tables and figures: `results/`, or the folder in LAGVAE_RESULTS."""
-    return Path(os.environ.get("LAGVAE_RESULTS") or ROOT / "results")
+    return _place("LAGVAE_RESULTS", "results")
 
 
 def mirror_dir() -> Path | None:
     """A folder with local copies of the data sets (LAGVAE_DATA_MIRROR), or None."""
     value = os.environ.get("LAGVAE_DATA_MIRROR")
-    return Path(value).expanduser().resolve() if value else None
+    return absolute(value) if value else None

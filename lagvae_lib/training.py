@@ -1,14 +1,15 @@
 """The outer loop, once for every model, objective and inference strategy.
 
-It knows no data set and no method by name. All it changes is in its `state`, so that a training that was killed goes on
-from its last checkpoint and ends with the same numbers, bit for bit.
+It knows no data set, no method, and nothing of a strategy but what its `step` returns. All it changes is in its
+`state`, so that a training that was killed goes on from its last checkpoint and ends with the same numbers, bit for
+bit.
 """
 
 import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -16,8 +17,9 @@ from torch import Tensor
 from lagvae_lib.inference import Batch, Inference, Optimisers, Step
 from lagvae_lib.inference.amortised import Amortised
 from lagvae_lib.metrics.evaluate import validate
-from lagvae_lib.names import choose
+from lagvae_lib.models.holding import names_of
 from lagvae_lib.objectives import Objective
+from lagvae_lib.schedule import Progress, Schedule
 
 OPTIMISERS = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam}
 VALIDATION = 1  # streams of evaluation noise, see `noise`
@@ -26,35 +28,38 @@ OBSERVED = 3
 ASIDE = 5  # added to a stream: what a look draws globally is independent of what it draws by its generator
 
 
-@dataclass(frozen=True)
-class Schedule:
-    """Optimiser, length of training, and what happens when the validation loss (ELBO at weight 1) stops falling.
+@dataclass
+class State:
+    """All that a training changes; a checkpoint holds it as plain values and tensors.
 
-    After `patience` epochs in a row without a new best, and not before epoch `decay_from` or while the KL weight still
-    moves, the learning rate is multiplied by `decay` and the best parameters are loaded again; training ends with the
-    `max_decays`-th time. Epochs of pretraining come before all this and count for none of it.
-    epoch_updates: an epoch is so many batches of a new permutation of the training set; None: all of them, once.
+    epoch, iteration: finished so far, pretraining included. position, order: how far the current epoch has come, and
+    the batches that it goes through. best: the selected parameters. inference: the strategy's own. sums: of the current
+    epoch. inner_counts: how many decoder updates had an inner loop of each length. phase: of the last update.
     """
 
-    optimiser: str = "sgd"
-    lr: float = 1.0
-    max_epochs: int = 100
-    patience: int = 2
-    decay_from: int = 0
-    decay: float = 0.5
-    max_decays: int = 5
-    epoch_updates: int | None = None
+    progress: Progress
+    best: dict[str, Tensor]
+    inference: dict
+    epoch: int = 0
+    position: int = 0
+    iteration: int = 0
+    order: list = field(default_factory=list)
+    history: list[dict] = field(default_factory=list)
+    observations: list[dict] = field(default_factory=list)
+    inner_counts: dict[int, int] = field(default_factory=dict)
+    sums: dict[str, float] = field(default_factory=dict)
+    phase: str = "plain"
+    seconds: dict[str, float] = field(default_factory=dict)
+    cpu_seconds: dict[str, float] = field(default_factory=dict)
 
-    def __post_init__(self):
-        choose(self.optimiser, OPTIMISERS, "optimiser")
-        if self.epoch_updates is not None and self.epoch_updates < 1:
-            raise ValueError(f"epoch_updates must be None or at least 1, not {self.epoch_updates}")
-        if self.lr <= 0 or self.max_epochs < 1:
-            raise ValueError(f"lr must be positive and max_epochs at least 1, not {self.lr} and {self.max_epochs}")
+    def as_dict(self) -> dict:
+        """Plain values and tensors, for `torch.save`."""
+        return vars(self) | {"progress": vars(self.progress)}
 
-    def epoch_length(self, batches: int) -> int:
-        """Updates of an epoch on a training set of so many batches."""
-        return min(self.epoch_updates or batches, batches)
+    @classmethod
+    def from_dict(cls, saved: dict) -> "State":
+        """Inverse of `as_dict`."""
+        return cls(**saved | {"progress": Progress(**saved["progress"])})
 
 
 def noise(seed: int, stream: int, position: int) -> torch.Generator:
@@ -66,9 +71,8 @@ class Trainer:
     """Trains `model` on `train`; see `fit`.
 
     train: `lagvae_lib.data.Batches`. valid: batches to select on. units: a batch's size in the units that inner windows
-    are compared in. observe: called after the initialisation and after every `observe_every` generator updates with
-    (model, iteration); what it returns is a row of `state["observations"]`. mi_draws: see `metrics.evaluate`.
-    `state["inner_counts"]` counts the generator updates by the length of their inner loop.
+    are compared in. observe: called after the initialisation and after every `observe_every` decoder updates with
+    (model, iteration); what it returns is a row of `state.observations`. mi_draws: see `metrics.evaluate`.
     """
 
     def __init__(
@@ -95,25 +99,7 @@ class Trainer:
         self.first_epoch = objective.pretrain_epochs  # of training proper, counted from 0
         self.epoch_length = schedule.epoch_length(len(train))
         self.order_generator = torch.Generator().manual_seed(seed)
-        self.state = {
-            "epoch": 0,
-            "position": 0,
-            "iteration": 0,
-            "order": [],
-            "lr": schedule.lr,
-            "bad_epochs": 0,
-            "decays": 0,
-            "best_loss": math.inf,
-            "best": _copy(model.state_dict()),
-            "inference": inference.begin(),
-            "history": [],
-            "observations": [],
-            "inner_counts": {},
-            "sums": dict.fromkeys(SUMS, 0.0),
-            "seconds": {},
-            "cpu_seconds": {},
-            "done": False,
-        }
+        self.state = State(Progress(schedule.lr), _copy(model.state_dict()), inference.begin())
         self._new_optimisers()
         self._clock = (time.perf_counter(), time.process_time())
 
@@ -122,35 +108,35 @@ class Trainer:
     def fit(self, after_iteration: Callable[["Trainer"], None] = lambda trainer: None) -> None:
         """Train to the end, from wherever the state stands; `after_iteration` may write checkpoints or stop it."""
         self._observe_at(0)
-        while not self.state["done"]:
+        while not self.state.progress.ended:
             for index in self._rest_of_epoch():
                 self._iterate(index)
-                self._observe_at(self.state["iteration"])
+                self._observe_at(self.state.iteration)
                 after_iteration(self)
             self._end_epoch()
             after_iteration(self)
 
     def _rest_of_epoch(self) -> Iterator[int]:
         """Indices of this epoch's batches that have not been used, in the order drawn when the epoch began."""
-        if not self.state["order"]:
-            self.state["order"] = self.train.order(self.order_generator)[: self.epoch_length]
-        yield from self.state["order"][self.state["position"] :]
+        if not self.state.order:
+            self.state.order = self.train.order(self.order_generator)[: self.epoch_length]
+        yield from self.state.order[self.state.position :]
 
     def _iterate(self, index: int) -> None:
         state = self.state
         self.model.train()
         self._lap("other")
-        pretraining = state["epoch"] < self.first_epoch
+        pretraining = state.epoch < self.first_epoch
         inference = PRETRAINING if pretraining else self.inference
-        phase = "pretraining" if pretraining else "aggressive" if state["inference"].get("aggressive") else "plain"
-        kl_weight = self._kl_weight(state["iteration"] + 1)
+        kl_weight = self._kl_weight(state.iteration + 1)
         x = self.train.get(index, self.order_generator)
         batch = Batch(x, lambda: self.train.draw(self.order_generator), kl_weight, self.units)
-        step = inference.step(self.model, batch, self.optimisers, state["inference"])
+        step = inference.step(self.model, batch, self.optimisers, state.inference)
+        state.phase = "pretraining" if pretraining else step.phase
         self._add(step, len(x))
-        self._lap(phase)
-        state["iteration"] += 1
-        state["position"] += 1
+        self._lap(state.phase)
+        state.iteration += 1
+        state.position += 1
 
     def _kl_weight(self, iteration: int) -> float:
         return self.objective.weight(iteration, self.epoch_length, self.schedule.max_epochs)
@@ -158,12 +144,13 @@ class Trainer:
     def _add(self, step: Step, examples: int) -> None:
         values = {name: float(term) * examples for name, term in step.loss._asdict().items()}
         if not math.isfinite(values["loss"]):
-            raise FloatingPointError(f"the loss is {values['loss']} at iteration {self.state['iteration'] + 1}")
+            raise FloatingPointError(f"the loss is {values['loss']} at iteration {self.state.iteration + 1}")
         values |= {"examples": examples, "inner_steps": step.inner_steps, "clipped": step.clipped, "iterations": 1}
+        values |= {f"logged_{name}": value for name, value in step.logged.items()}
         for name, value in values.items():
-            self.state["sums"][name] += value
+            self.state.sums[name] = self.state.sums.get(name, 0.0) + value
         if step.inner_steps:
-            counts = self.state["inner_counts"]
+            counts = self.state.inner_counts
             counts[step.inner_steps] = counts.get(step.inner_steps, 0) + 1
 
     def _observe_at(self, iteration: int) -> None:
@@ -172,7 +159,7 @@ class Trainer:
         looks = iteration // self.observe_every
         if looks > self.observe_dense and looks % 5:
             return
-        seen = self.state["observations"]
+        seen = self.state.observations
         if seen and seen[-1]["iteration"] >= iteration:
             return
         self._lap("other")
@@ -187,24 +174,24 @@ class Trainer:
         state = self.state
         self._lap("other")
         self.model.eval()
-        with self._aside(VALIDATION, state["epoch"]):
-            generator = noise(self.seed, VALIDATION, state["epoch"])
+        with self._aside(VALIDATION, state.epoch):
+            generator = noise(self.seed, VALIDATION, state.epoch)
             values = validate(self.evaluated, self.valid, generator, self.mi_draws)
         self._lap("evaluation")
-        state["history"].append(self._history_row(values))
-        if state["epoch"] >= self.first_epoch:
-            state["inference"] = self.inference.epoch_end(state["inference"], values["mi"])
-            self._schedule(values["loss"])
-        elif state["epoch"] + 1 == self.first_epoch:
+        state.history.append(self._history_row(values))
+        if state.epoch >= self.first_epoch:
+            self.inference.epoch_end(state.inference, values["mi"])
+            self._follow_schedule(values["loss"])
+        elif state.epoch + 1 == self.first_epoch:
             self._end_pretraining()
-        state |= {"epoch": state["epoch"] + 1, "position": 0, "order": [], "sums": dict.fromkeys(SUMS, 0.0)}
-        state["done"] |= state["epoch"] >= self.first_epoch + self.schedule.max_epochs
+        state.epoch, state.position, state.order, state.sums = state.epoch + 1, 0, [], {}
 
     def _end_pretraining(self) -> None:
-        """Keep the encoder and begin the rest anew; nothing was selected yet, so `best` is still the initial model."""
-        kept = {name: value for name, value in self.model.state_dict().items() if name.startswith("encoder.")}
-        self.state["best"] = _copy(self.state["best"] | kept)
-        self.model.load_state_dict(self.state["best"])
+        """Keep phi and begin theta anew; nothing was selected yet, so `best` is still the initial model."""
+        kept = names_of(self.model, self.model.encoder_parameters())
+        initial = {name: value for name, value in self.state.best.items() if name not in kept}
+        self.model.load_state_dict(self.model.state_dict() | initial)
+        self.state.best = _copy(self.model.state_dict())
         self._new_optimisers()
 
     @contextmanager
@@ -215,40 +202,40 @@ class Trainer:
             yield
 
     def _history_row(self, values: dict) -> dict:
-        state, sums = self.state, self.state["sums"]
+        state, sums = self.state, self.state.sums
         means = {f"train_{name}": sums[name] / sums["examples"] for name in ("loss", "reconstruction", "kl")}
+        logged = {
+            name.removeprefix("logged_"): total / sums["iterations"]
+            for name, total in sums.items()
+            if name.startswith("logged_")
+        }
         return {
-            "epoch": state["epoch"] + 1,
-            "iteration": state["iteration"],
-            "lr": state["lr"],
-            "kl_weight": self._kl_weight(state["iteration"]),
-            "aggressive": bool(state["inference"].get("aggressive")),
+            "epoch": state.epoch + 1,
+            "iteration": state.iteration,
+            "lr": state.progress.lr,
+            "kl_weight": self._kl_weight(state.iteration),
+            "aggressive": state.phase == "aggressive",
             "inner_steps": sums["inner_steps"] / sums["iterations"],
             "clipped": sums["clipped"] / sums["iterations"],
-            **{name: state["inference"][name] for name in LOGGED if name in state["inference"]},
+            **logged,
             **means,
             **{f"valid_{name}": value for name, value in values.items()},
-            "seconds": sum(state["seconds"].values()),
+            "seconds": sum(state.seconds.values()),
         }
 
-    def _schedule(self, loss: float) -> None:
-        """Select, halve the learning rate or stop, by the rule that `Schedule` states."""
-        state, schedule = self.state, self.schedule
-        if loss < state["best_loss"]:
-            state |= {"best_loss": loss, "bad_epochs": 0, "best": _copy(self.model.state_dict())}
-            return
-        state["bad_epochs"] += 1
-        epoch, settled = state["epoch"] - self.first_epoch, self.objective.settled_from(schedule.max_epochs)
-        if state["bad_epochs"] < schedule.patience or epoch < max(schedule.decay_from, settled):
-            return
-        state |= {"lr": state["lr"] * schedule.decay, "decays": state["decays"] + 1, "bad_epochs": 0}
-        state["done"] = state["decays"] >= schedule.max_decays
-        self.model.load_state_dict(state["best"])
-        self._new_optimisers()
+    def _follow_schedule(self, loss: float) -> None:
+        """Select, lower the learning rate or stop, by the rule that `Schedule` states."""
+        state, ramp = self.state, self.objective.settled_from(self.schedule.max_epochs)
+        best, falls = state.progress.after_epoch(self.schedule, loss, state.epoch - self.first_epoch, ramp)
+        if best:
+            state.best = _copy(self.model.state_dict())
+        if falls:
+            self.model.load_state_dict(state.best)
+            self._new_optimisers()
 
     def load_best(self) -> None:
         """Put the selected parameters into the model, in evaluation mode."""
-        self.model.load_state_dict(self.state["best"])
+        self.model.load_state_dict(self.state.best)
         self.model.eval()
 
     # -- state ---------------------------------------------------------------------------------------------------
@@ -257,7 +244,7 @@ class Trainer:
         """All that the rest of the training depends on: tensors and plain values, for `torch.save`."""
         self._lap("other")
         return {
-            "state": self.state,
+            "state": self.state.as_dict(),
             "model": self.model.state_dict(),
             "optimisers": [o.state_dict() if o is not None else None for o in self.optimisers],
             "order_generator": self.order_generator.get_state(),
@@ -267,7 +254,7 @@ class Trainer:
 
     def load_state_dict(self, saved: dict) -> None:
         """Go on from what `state_dict` gave."""
-        self.state |= saved["state"]
+        self.state = State.from_dict(saved["state"])
         self.model.load_state_dict(saved["model"])
         self._new_optimisers()
         for optimiser, values in zip(self.optimisers, saved["optimisers"], strict=True):
@@ -282,20 +269,19 @@ class Trainer:
     def _new_optimisers(self) -> None:
         make = OPTIMISERS[self.schedule.optimiser]
         encoder, decoder = list(self.model.encoder_parameters()), list(self.model.decoder_parameters())
-        lr = self.state["lr"]
+        lr = self.state.progress.lr
         self.optimisers = Optimisers(make(encoder, lr=lr) if encoder else None, make(decoder, lr=lr))
 
     def _lap(self, phase: str) -> None:
         """Book the time since the last lap, wall and processor, on `phase`."""
         now = (time.perf_counter(), time.process_time())
         for name, start, end in zip(("seconds", "cpu_seconds"), self._clock, now, strict=True):
-            self.state[name][phase] = self.state[name].get(phase, 0.0) + end - start
+            spent = getattr(self.state, name)
+            spent[phase] = spent.get(phase, 0.0) + end - start
         self._clock = now
 
 
 PRETRAINING = Amortised()
-LOGGED = ("perturbed_norm", "perturbed_clipped")  # of an inference strategy's state, a column of the history each
-SUMS = ("loss", "reconstruction", "kl", "examples", "inner_steps", "clipped", "iterations")
 
 
 def _copy(state: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -61,7 +61,7 @@ def test_each_half_is_frozen_bit_for_bit_while_the_other_moves(clip):
     assert same(values(model.dec), decoder)
     assert not same(values(model.enc), encoder)
     encoder = values(model.enc)
-    algorithm.generator_step(model, batch, optimisers.decoder)
+    algorithm.decoder_step(model, batch, optimisers.decoder)
     assert same(values(model.enc), encoder)
     assert not same(values(model.dec), decoder)
     assert all(p.requires_grad for p in model.parameters())
@@ -189,7 +189,7 @@ def test_what_moves_while_the_parameters_of_a_half_stand_still(clip, batch_norm)
     algorithm = Aggressive(clip=clip, batch_norm=batch_norm, fixed_steps=3)
     steps = (
         ("dec", "enc", lambda: algorithm.inner_loop(model, batch, optimisers.encoder)),
-        ("enc", "dec", lambda: algorithm.generator_step(model, batch, optimisers.decoder)),
+        ("enc", "dec", lambda: algorithm.decoder_step(model, batch, optimisers.decoder)),
     )
     for still, moving, step in steps:
         before = {name: value.clone() for name, value in model.state_dict().items()}

@@ -7,18 +7,18 @@ from itertools import product
 import pytest
 import torch
 
-from lagvae_lib import evidence, runs
+from lagvae_lib.config.build import build_model
 from lagvae_lib.metrics import ais
 from lagvae_lib.metrics.ais import Ais, Path, annealed, leapfrog_steps, schedule, transition
 from lagvae_lib.metrics.grid import full_grid_posterior
 from lagvae_lib.metrics.nll import importance_weighted
-from lagvae_lib.models.build import build_model
 from lagvae_lib.models.gaussian import DiagonalGaussian, standard_noise
 from lagvae_lib.models.images import PixelCNNDecoder, ResNetEncoder
 from lagvae_lib.models.linear_gaussian import LinearEncoder, LinearGaussian, LinearVAE
 from lagvae_lib.models.priors import FlowPrior, VampPrior
 from lagvae_lib.models.text import LSTMDecoder, LSTMEncoder
 from lagvae_lib.models.vae import VAE
+from lagvae_lib.runs import ais_check, record, train
 from tests.tiny import tiny_config, tiny_data
 
 NX, NZ, NOISE = 6, 3, 0.4
@@ -350,14 +350,14 @@ def test_impossible_arguments_are_refused(arguments, message):
 def test_the_check_of_a_run_compares_the_same_examples(tmp_path, monkeypatch):
     monkeypatch.setenv("LAGVAE_RESULTS", str(tmp_path))
     config, data = tiny_config("vae"), tiny_data()
-    runs.run(config, data)
-    found = evidence.compare(config, data, examples=10, steps=4, chains=3)
-    assert found == json.loads((runs.folder_of(config) / "ais.json").read_text())
+    train.run(config, data)
+    found = ais_check.compare(config, data, examples=10, steps=4, chains=3)
+    assert found == json.loads((record.folder_of(config) / "ais.json").read_text())
     assert found["examples"] == 10 and found["gain"] == pytest.approx(found["nll_bound"] - found["nll_ais"], abs=1e-9)
     assert abs(found["gain"]) < 0.5  # a collapsed model: both are nearly exact
     with pytest.raises(FileNotFoundError):
-        evidence.compare(tiny_config("vae", seed=5), data)
+        ais_check.compare(tiny_config("vae", seed=5), data)
     lm = tiny_config("autoregressive")
-    runs.run(lm, data)
+    train.run(lm, data)
     with pytest.raises(ValueError, match="exact"):
-        evidence.compare(lm, data)
+        ais_check.compare(lm, data)

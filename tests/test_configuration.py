@@ -8,13 +8,15 @@ from dataclasses import replace
 import pytest
 import torch
 
-from lagvae_lib import data, profiles
+from lagvae_lib import data
 from lagvae_lib.__main__ import main
+from lagvae_lib.config import profiles
+from lagvae_lib.config.methods import METHODS, find
+from lagvae_lib.config.profiles import choose_device
+from lagvae_lib.data import loading
 from lagvae_lib.data.sources import MissingData
 from lagvae_lib.inference.aggressive import Aggressive
-from lagvae_lib.methods import METHODS, find
 from lagvae_lib.names import UnknownName, choose
-from lagvae_lib.runs import choose_device
 
 
 def test_unknown_names_list_the_valid_ones_and_the_nearest():
@@ -118,13 +120,13 @@ def test_the_stand_in_is_for_small_profiles_only_and_is_marked(monkeypatch):
     def missing(*args, **kwargs):
         raise MissingData("not to be had")
 
-    monkeypatch.setattr(data, "text_corpus", missing)
+    monkeypatch.setattr(loading, "text_corpus", missing)
     settings = replace(profiles.TABLE["text"]["smoke"].data)
-    stand_in = data.load("yelp", settings, profile="smoke")
+    stand_in = loading.load("yelp", settings, profile="smoke")
     assert stand_in.stand_in
     assert stand_in.name == "grammar"
     with pytest.raises(MissingData):
-        data.load("yelp", settings, profile="scaled")
+        loading.load("yelp", settings, profile="scaled")
 
 
 def test_devices(monkeypatch):

@@ -8,7 +8,9 @@ import torch
 from scipy.stats import chisquare
 
 from lagvae_lib.data.text import END, PAD, START, UNKNOWN, Vocab
-from lagvae_lib.decoding import (
+from lagvae_lib.models.text import LSTMDecoder, LSTMEncoder
+from lagvae_lib.models.vae import VAE
+from lagvae_lib.sampling.text import (
     Decoded,
     beam,
     greedy,
@@ -18,8 +20,6 @@ from lagvae_lib.decoding import (
     reconstruct,
     sampled,
 )
-from lagvae_lib.models.text import LSTMDecoder, LSTMEncoder
-from lagvae_lib.models.vae import VAE
 
 WORDS, NZ = 6, 2
 DECODERS = {

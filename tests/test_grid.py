@@ -8,15 +8,15 @@ import numpy as np
 import pytest
 import torch
 
-from lagvae_lib import trajectory
-from lagvae_lib.data import Data, predicted_words
+from lagvae_lib.config.profiles import DataSettings, ModelSettings, resolve
+from lagvae_lib.data.loading import Data, predicted_words
 from lagvae_lib.data.text import TextBatches, Vocab
 from lagvae_lib.metrics import lag
 from lagvae_lib.metrics.grid import STEP, GridPosterior, full_grid_posterior, grid_posterior, paper_grid
 from lagvae_lib.models.gaussian import DiagonalGaussian, standard_log_prob
 from lagvae_lib.models.text import LSTMDecoder, LSTMEncoder
 from lagvae_lib.models.vae import VAE
-from lagvae_lib.profiles import DataSettings, ModelSettings, resolve
+from lagvae_lib.runs import trajectory
 
 WORDS = 12
 TOLERANCE = 2e-6  # means and log evidence, sparse against full grid, both of single-precision log-likelihoods

@@ -11,13 +11,13 @@ from PIL import Image
 from scipy.io import savemat
 
 from lagvae_lib import data
-from lagvae_lib.data import images
+from lagvae_lib.config.profiles import TABLE
+from lagvae_lib.data import images, loading
 from lagvae_lib.data.glyphs import glyph_drawings
 from lagvae_lib.data.image_files import SIZE, png, reduce_by_area
 from lagvae_lib.data.images import ImageBatches, ImageSet, image_batches, image_set
 from lagvae_lib.data.sources import DataError, MissingData
 from lagvae_lib.paths import mirror_dir
-from lagvae_lib.profiles import TABLE
 
 
 def grey(n: int = 50, seed: int = 0) -> torch.Tensor:
@@ -262,10 +262,10 @@ def test_glyphs_are_alike_for_a_seed_and_differ_within():
 def test_small_profiles_take_the_stand_in_where_there_are_no_drawings(monkeypatch):
     monkeypatch.setattr(images, "_grey_drawings", _missing)
     settings = TABLE["images"]["smoke"].data
-    loaded = data.load("omniglot", settings, profile="smoke")
+    loaded = loading.load("omniglot", settings, profile="smoke")
     assert loaded.stand_in and loaded.name == "glyphs" and loaded.vocab is None
     with pytest.raises(MissingData):
-        data.load("omniglot-28", settings, profile="scaled")
+        loading.load("omniglot-28", settings, profile="scaled")
 
 
 def write_pngs(folder, count, size=SIZE):
@@ -295,7 +295,7 @@ def test_an_array_file(tmp_path, suffix):
         np.savez(path, images=values.numpy())
     together = torch.cat(list(image_set(str(path)).splits.values()))
     assert (together.sum() - values.sum()).abs() / values.sum() < 1e-3
-    assert data.is_images(str(path)) and not data.is_images("mine.txt")
+    assert (data.family(str(path)), data.family("mine.txt")) == ("images", "text")
 
 
 def test_a_changed_file_is_another_data_set(tmp_path):

@@ -7,8 +7,8 @@ import torch
 from torch.nn import functional as F
 
 from lagvae_lib.models.images import CausalConv, PixelCNNDecoder, ResNetEncoder
-from lagvae_lib.models.pixels import complete, sample, sample_naive
 from lagvae_lib.models.vae import VAE, Autoregressive
+from lagvae_lib.sampling.images import complete, sample, sample_naive
 
 SIZE, NZ = 6, 2
 

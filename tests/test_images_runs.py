@@ -5,8 +5,10 @@ from dataclasses import replace
 import pytest
 import torch
 
-from lagvae_lib import data, runs, tables
-from lagvae_lib.profiles import DataSettings, Evaluation, ImageModelSettings, resolve
+from lagvae_lib.config.profiles import DataSettings, Evaluation, ImageModelSettings, resolve
+from lagvae_lib.data import loading
+from lagvae_lib.paper import tables
+from lagvae_lib.runs import train
 
 
 @pytest.fixture(autouse=True)
@@ -27,9 +29,9 @@ def tiny(method: str):
 def test_a_finished_image_run_gives_its_model_back():
     """BatchNorm's statistics are among the weights: without them evaluation would be another model's."""
     config = tiny("vae")
-    images = data.load("glyphs", config.data, profile="smoke")
-    recorded = runs.run(config, images).metrics["kl"]
-    model = runs.trained_model(config, images)
+    images = loading.load("glyphs", config.data, profile="smoke")
+    recorded = train.run(config, images).metrics["kl"]
+    model = train.trained_model(config, images)
     with torch.no_grad():
         kl = torch.cat([model.encode(x).kl() for x in images.test]).mean()
     assert float(kl) == pytest.approx(recorded, rel=2e-2)  # weights are stored in half precision
@@ -38,6 +40,6 @@ def test_a_finished_image_run_gives_its_model_back():
 def test_tables_call_the_decoder_after_its_network():
     """Also on images of the user's own, whose names do not tell what they are."""
     config = tiny("autoregressive")
-    images = data.load("glyphs", config.data, profile="smoke")
-    run = runs.run(replace(config, dataset="mine-0123abcd"), images)
+    images = loading.load("glyphs", config.data, profile="smoke")
+    run = train.run(replace(config, dataset="mine-0123abcd"), images)
     assert tables.beside_paper([run]).index.tolist() == ["PixelCNN"]

@@ -9,9 +9,9 @@ import nbformat
 import pytest
 
 from lagvae_lib import notebook
-from lagvae_lib.methods import METHODS
+from lagvae_lib.config.methods import METHODS
+from lagvae_lib.config.profiles import PROFILES
 from lagvae_lib.notebook import BadParameter
-from lagvae_lib.profiles import PROFILES
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / "notebooks"

@@ -8,13 +8,13 @@ from itertools import product
 import pytest
 import torch
 
-from lagvae_lib.data import Data
+from lagvae_lib.config.build import build_model
+from lagvae_lib.config.profiles import resolve
+from lagvae_lib.data.loading import Data
 from lagvae_lib.data.text import SPECIAL, Vocab
 from lagvae_lib.metrics.nll import log_weights
-from lagvae_lib.models.build import build_model
 from lagvae_lib.models.gaussian import DiagonalGaussian
 from lagvae_lib.models.holding import without_gradient
-from lagvae_lib.profiles import resolve
 
 YELP = Vocab((*SPECIAL, *map(str, range(19_993))))  # as many words as the paper's
 BATCHES = {

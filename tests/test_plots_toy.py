@@ -7,10 +7,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lagvae_lib import comparison
+from lagvae_lib.metrics import comparison
 from lagvae_lib.plots import posterior_space as figures
-from lagvae_lib.runs import Run
-from lagvae_lib.trajectory import Trajectory
+from lagvae_lib.runs.record import Run, Trajectory
 
 ORACLE = {split: {"nll": 30.0, "nll_se": 0.1} for split in ("test", "fresh")}
 

@@ -2,9 +2,9 @@
 
 import pytest
 
-from lagvae_lib import published
-from lagvae_lib.methods import for_family
-from lagvae_lib.published import Value
+from lagvae_lib.config.methods import for_family
+from lagvae_lib.paper import published
+from lagvae_lib.paper.published import Value
 
 QUOTED = {"sa-vae-anneal-kim2018"}  # Kim et al.'s own number for a row that the paper has too
 OTHERS_REPORTS = {"cnn-vae", "sa-vae-anneal-kim2018", "vlae", "vampprior"}

@@ -4,8 +4,11 @@ import math
 
 import pytest
 
-from lagvae_lib import data, runs, tables
-from lagvae_lib.methods import for_family
+from lagvae_lib.config import methods
+from lagvae_lib.config.methods import for_family
+from lagvae_lib.data import loading
+from lagvae_lib.paper import tables
+from lagvae_lib.runs import train
 from tests.test_images_runs import tiny as tiny_images
 from tests.test_runs import numbers
 from tests.tiny import tiny_config, tiny_data
@@ -25,7 +28,7 @@ def prepared(family: str, method: str):
         method.split("-")[0], ""
     )  # the same code, less often
     config = tiny_images(method + fewer)
-    return config, data.load("glyphs", config.data, profile="smoke")
+    return config, loading.load("glyphs", config.data, profile="smoke")
 
 
 def epochs(config) -> int:
@@ -40,13 +43,13 @@ def stop_in_the_second_epoch(line: str):
 def test_a_method_trains_resumes_and_stands_in_a_table(family, method, monkeypatch, tmp_path):
     config, loaded = prepared(family, method)
     monkeypatch.setenv("LAGVAE_RESULTS", str(tmp_path / "whole"))
-    whole = runs.run(config, loaded)
+    whole = train.run(config, loaded)
     assert len(whole.history) == epochs(config)
     assert all(math.isfinite(whole.metrics[name]) for name in ("nll", "elbo", "kl", "mi", "au"))
     row = tables.beside_paper([whole]).iloc[0]
-    assert row.name == tables.label(config.method.name, family == "images") and row["NLL", "here"]
+    assert row.name == methods.label(config.method.name, family) and row["NLL", "here"]
     assert row["KL", "here"].startswith("~") == (config.method.variant.prior != "normal")
     monkeypatch.setenv("LAGVAE_RESULTS", str(tmp_path / "stopped"))
     with pytest.raises(Stopped):
-        runs.run(config, loaded, report=stop_in_the_second_epoch, checkpoint_seconds=0)
-    assert numbers(runs.run(config, loaded)) == numbers(whole)
+        train.run(config, loaded, report=stop_in_the_second_epoch, checkpoint_seconds=0)
+    assert numbers(train.run(config, loaded)) == numbers(whole)

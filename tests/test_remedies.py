@@ -6,16 +6,16 @@ from dataclasses import replace
 import pytest
 import torch
 
-from lagvae_lib import runs
+from lagvae_lib.config.build import build_model
+from lagvae_lib.config.methods import find
+from lagvae_lib.config.profiles import resolve
 from lagvae_lib.inference.aggressive import Aggressive
-from lagvae_lib.methods import find
 from lagvae_lib.metrics.active_units import active_units, variance_of_means
-from lagvae_lib.models import pixels
-from lagvae_lib.models.build import build_model
 from lagvae_lib.models.dilated import DilatedDecoder
 from lagvae_lib.models.gaussian import DiagonalGaussian
 from lagvae_lib.models.posteriors import BatchNormalisedMean, RateFloor, largest_variance
-from lagvae_lib.profiles import resolve
+from lagvae_lib.runs import train
+from lagvae_lib.sampling import images as pixels
 from tests.test_images_runs import tiny as tiny_images
 from tests.tiny import tiny_config, tiny_data
 
@@ -93,7 +93,7 @@ def test_a_batch_of_one_is_normalised_by_the_running_statistics():
 def test_the_fixed_scale_is_no_parameter_that_training_moves():
     config = replace(tiny_config("bn-vae", epochs=1), dataset="tiny")
     data = tiny_data()
-    trainer = runs.trainer_of(config, data, "cpu")
+    trainer = train.trainer_of(config, data, "cpu")
     trainer.fit()
     assert trainer.model.encoder.norm.weight.tolist() == pytest.approx([0.6, 0.6])
 
@@ -274,10 +274,10 @@ def test_what_has_no_amortised_q_cannot(name):
 
 def test_a_method_for_other_data_is_refused_with_those_that_fit():
     with pytest.raises(
-        ValueError, match=r"'cnn-vae' is for text, and 'omniglot' is images; valid here: autoregressive"
+        ValueError, match=r"'cnn-vae' is for toy and text, and 'omniglot' is images; valid here: autoregressive"
     ):
         resolve("omniglot", "cnn-vae", "smoke", 0)
-    with pytest.raises(ValueError, match=r"'vlae' is for images, and 'synthetic' is text"):
+    with pytest.raises(ValueError, match=r"'vlae' is for images, and 'synthetic' is toy"):
         resolve("synthetic", "vlae", "smoke", 0)
 
 
@@ -288,12 +288,30 @@ def test_knobs_of_objective_and_variant():
 
 
 def test_knobs_of_the_optimisation():
-    config = resolve("yelp-small", "sa-vae+steps=5+max_epochs=15+lr=0.25", "scaled", 0)
-    assert (config.method.inference.steps, config.schedule.max_epochs, config.schedule.lr) == (5, 15, 0.25)
-    assert config.method.label == "SA-VAE (steps 5, max epochs 15, lr 0.25)"
+    config = resolve("yelp-small", "sa-vae+steps=5+step_size=0.5+max_epochs=15+lr=0.25", "scaled", 0)
+    assert (config.method.inference.steps, config.method.inference.step_size) == (5, 0.5)
+    assert (config.schedule.max_epochs, config.schedule.lr) == (15, 0.25)
+    assert config.method.label == "SA-VAE (steps 5, step size 0.5, max epochs 15, lr 0.25)"
     assert resolve("yelp-small", "vae+optimiser=adam", "scaled", 0).schedule.optimiser == "adam"
     with pytest.raises(ValueError, match="sgd, adam"):
         resolve("yelp-small", "vae+optimiser=adamw", "scaled", 0)
-    for wrong in ("max_epochs=0", "lr=-1"):
-        with pytest.raises(ValueError, match="lr must be positive and max_epochs at least 1"):
-            resolve("yelp-small", f"vae+{wrong}", "scaled", 0)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("vae+max_epochs=0", "max_epochs must be at least 1, not 0"),
+        ("vae+lr=-1", r"lr must be above 0, not -1\.0"),
+        ("vae+lr=nan", r"'lr=nan' in the method's name: 'nan' is not a finite number"),
+        ("vae+lr=inf", "'inf' is not a finite number"),
+        ("vae+kl_weight=nan", "'nan' is not a finite number"),
+        ("vae+kl_weight=-1", r"kl_weight must be at least 0, not -1\.0"),
+        ("aggressive+max_norm=-1", r"max_norm must be above 0, not -1\.0"),
+        ("aggressive+max_steps=5", "max_steps must be at least the window of 15, not 5"),
+        ("bn-vae+scale=0", r"scale must be above 0, not 0\.0"),
+        ("sa-vae+momentum=1", r"momentum must be at least 0 and below 1, not 1\.0"),
+    ],
+)
+def test_an_impossible_value_is_refused_with_the_valid_range(name, message):
+    with pytest.raises(ValueError, match=message):
+        resolve("yelp", name, "paper", 0)

@@ -6,11 +6,12 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from lagvae_lib import claims, paths, published, report, status, tables
-from lagvae_lib.methods import METHODS
+from lagvae_lib import paths
+from lagvae_lib.config.methods import METHODS
+from lagvae_lib.config.profiles import resolve
+from lagvae_lib.paper import claims, formats, published, readme, report, rows, tables
 from lagvae_lib.plots import records as figures
-from lagvae_lib.profiles import resolve
-from lagvae_lib.runs import Run, folder_of
+from lagvae_lib.runs.record import Records, Run, folder_of
 
 RESULTS = paths.ROOT / "results"
 
@@ -29,7 +30,7 @@ def made_up(method, seed=0, *, dataset="yelp-small", exact=False, **metrics):
     cpu = {"plain": 20.0, "aggressive": 100.0, "test": 7.0} if aggressive else {"plain": 40.0, "test": 7.0}
     values |= {"dataset": dataset, "profile": "scaled", "method": method, "seed": seed, "nll_is_exact": exact}
     values |= {"cpu_seconds": cpu, "seconds": {name: 2 * value for name, value in cpu.items()}}
-    config = {"method": {"inference": {"window": 10}}, "model": {"nz": 32}}
+    config = {"dataset": dataset, "method": {"inference": {"window": 10}}, "model": {"nz": 32}}
     return Run(Path(f"{dataset}/{method}/seed{seed}"), config, values, history, pd.DataFrame(), {})
 
 
@@ -37,9 +38,7 @@ def made_up(method, seed=0, *, dataset="yelp-small", exact=False, **metrics):
 def records(monkeypatch):
     """Made-up runs in place of the recorded ones."""
     runs = []
-    monkeypatch.setattr(
-        tables, "recorded", lambda profile, dataset: [r for r in runs if r.metrics["dataset"] == dataset]
-    )
+    monkeypatch.setattr(Records, "of", lambda self, dataset, *_: [r for r in runs if r.metrics["dataset"] == dataset])
     return runs
 
 
@@ -59,7 +58,7 @@ def test_every_committed_record_is_that_of_its_name(monkeypatch):
 
 def test_every_committed_table_and_figure_is_made_again_byte_for_byte(tmp_path, monkeypatch):
     monkeypatch.delenv("LAGVAE_RESULTS", raising=False)
-    written = report.write("scaled", tmp_path)
+    written = report.write(Records("scaled"), tmp_path)
     made = {path.relative_to(tmp_path).as_posix(): path.read_bytes() for path in written}
     committed = [p for kind in ("tables", "figures") for p in (RESULTS / kind).glob("scaled-*")]
     assert sorted(made) == sorted(path.relative_to(RESULTS).as_posix() for path in committed)
@@ -70,33 +69,33 @@ def test_every_committed_table_and_figure_is_made_again_byte_for_byte(tmp_path, 
 def test_the_readme_says_what_the_records_say(monkeypatch):
     monkeypatch.delenv("LAGVAE_RESULTS", raising=False)
     text = (paths.ROOT / "README.md").read_text(encoding="utf-8")
-    for name, content in status.blocks().items():
+    for name, content in readme.blocks(Records("scaled")).items():
         assert content in text, f"the part {name!r} of README.md is stale; run `make tables`"
 
 
 def test_a_readme_without_a_place_is_refused_and_left_alone(tmp_path):
-    readme = tmp_path / "README.md"
-    readme.write_text("nothing")
+    file = tmp_path / "README.md"
+    file.write_text("nothing")
     with pytest.raises(ValueError, match=r"README\.md has no part between .<!-- status"):
-        status.update(readme)
-    assert readme.read_text() == "nothing"
+        readme.update(Records("scaled"), file)
+    assert file.read_text() == "nothing"
 
 
 # -- rows --------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", report.DATASETS)
+@pytest.mark.parametrize("name", rows.DATASETS)
 def test_every_row_of_the_paper_is_there_in_its_order_and_says_when_it_has_no_run(records, name):
-    table = report.main_table("scaled", name)
+    table = tables.main_table(Records("scaled"), name)
     assert len(table.shown) == len(published.methods(name))
-    assert set(table.shown["NLL", "here"]) == {report.NO_RUN}
+    assert set(table.shown["NLL", "here"]) == {rows.NO_RUN}
     assert list(table.shown["NLL", "paper"]) == [published.published(name, m).nll.text for m in published.methods(name)]
     assert not (table.shown["", "method"] == "").any()
 
 
 def test_mean_sd_and_n_of_a_row(records):
     records += [made_up("vae", seed, nll=nll) for seed, nll in enumerate((100.0, 101.0, 105.0))]
-    table = report.main_table("scaled", "yelp")
+    table = tables.main_table(Records("scaled"), "yelp")
     row = table.shown[table.shown["", "method"] == "VAE"].iloc[0]
     assert (row["", "runs"], row["NLL", "here"], row["NLL", "paper"]) == ("3", "102.00 (2.65)", "358.3 (0.2)")
     number = table.numbers.query("method == 'vae' and metric == 'nll'").iloc[0]
@@ -106,23 +105,23 @@ def test_mean_sd_and_n_of_a_row(records):
 
 def test_a_smaller_budget_fills_the_row_and_says_so_until_there_is_a_full_run(records):
     records.append(made_up("sa-vae+steps=5+max_epochs=15"))
-    labels = list(report.main_table("scaled", "yelp").shown["", "method"])
+    labels = list(tables.main_table(Records("scaled"), "yelp").shown["", "method"])
     assert "SA-VAE (steps 5, max epochs 15)" in labels and "SA-VAE" not in labels
     records.append(made_up("sa-vae"))
-    labels = list(report.main_table("scaled", "yelp").shown["", "method"])
+    labels = list(tables.main_table(Records("scaled"), "yelp").shown["", "method"])
     assert "SA-VAE" in labels and "SA-VAE (steps 5, max epochs 15)" in labels  # the smaller one as a row of its own
-    assert report.row_runs([made_up("aggressive+clip=separate")], "aggressive") == []
+    assert rows.row_runs([made_up("aggressive+clip=separate")], "aggressive") == []
 
 
 def test_other_methods_follow_the_papers_and_other_inner_loops_do_not(records):
     records += [made_up("free-bits"), made_up("aggressive+fixed_steps=10"), made_up("aggressive+window=15")]
-    labels = list(report.main_table("scaled", "yelp").shown["", "method"])
+    labels = list(tables.main_table(Records("scaled"), "yelp").shown["", "method"])
     assert labels[-1] == "free bits" and len(labels) == len(published.methods("yelp")) + 1
 
 
 def test_a_model_without_z_has_a_nll_alone_and_no_number_is_minus_zero(records):
     records += [made_up("autoregressive", exact=True), made_up("vae", mi=-0.0004)]
-    shown = report.main_table("scaled", "yelp").shown.set_index(("", "method"))
+    shown = tables.main_table(Records("scaled"), "yelp").shown.set_index(("", "method"))
     assert shown.loc["LSTM-LM", ("KL", "here")] == "-" and shown.loc["LSTM-LM", ("NLL", "here")] == "100.00"
     assert shown.loc["VAE", ("MI", "here")] == "0.00"
 
@@ -131,37 +130,37 @@ def test_a_model_without_z_has_a_nll_alone_and_no_number_is_minus_zero(records):
 
 
 def test_costs_by_hand():
-    cost = report.costs(made_up("aggressive"))
+    cost = rows.costs(made_up("aggressive"))
     assert cost["cpu"] == 120 and cost["wall"] == 2 * 127
     assert (cost["epochs"], cost["aggressive_epochs"]) == (4, 2)
     assert (cost["step"], cost["aggressive_step"], cost["inner_steps"]) == (1.0, 5.0, 10.0)
     assert (cost["aggressive_ratio"], cost["plain_updates"], cost["updates"]) == (5.0, 120.0, 40.0)
-    plain = report.costs(made_up("vae"))
+    plain = rows.costs(made_up("vae"))
     assert pd.isna(plain["plain_updates"]) and plain["updates"] == 40
     assert plain["step"] == 1.0 and pd.isna(plain["aggressive_step"]) and pd.isna(plain["inner_steps"])
 
 
 def test_table_3_is_relative_to_the_vae(records):
     records += [made_up("vae"), made_up("aggressive")]
-    shown = report.timing("scaled").shown
+    shown = tables.timing(Records("scaled")).shown
     row = shown[(shown["", "data"] == "Yelp (yelp-small)") & (shown["", "method"] == "Ours")].iloc[0]
     assert row["training, processor", "total"] == "3.00" and row["in its own plain updates", "aggressive one"] == "5.0"
     assert row["in its own plain updates", "training"] == "3.00"
     assert row["whole script, wall", "here"] == "2.70" and row["whole script, wall", "paper"] == "3.73"
-    assert set(shown[shown["", "data"].str.startswith("Yahoo")]["absolute", "minutes"]) == {report.NO_RUN}
+    assert set(shown[shown["", "data"].str.startswith("Yahoo")]["absolute", "minutes"]) == {rows.NO_RUN}
 
 
 def test_table_4_has_every_setting_of_the_paper(records):
     records.append(made_up("aggressive-anneal+fixed_steps=30", mi_large=1.5))
-    shown = report.inner_table("scaled").shown.set_index(("", "inner steps"))
+    shown = tables.inner_table(Records("scaled")).shown.set_index(("", "inner steps"))
     assert list(shown.index) == ["10", "30", "50", "70", "convergence", "convergence, window 15"]
     assert shown.loc["30", ("MI, all examples", "here")] == "1.50" and shown.loc["30", ("NLL", "paper")] == "357.1"
     assert shown.loc["30", ("time", "plain updates")] == "120"  # 100 s, then 20 updates in 20 s
-    assert shown.loc["10", ("NLL", "here")] == report.NO_RUN
+    assert shown.loc["10", ("NLL", "here")] == rows.NO_RUN
 
 
 def test_every_method_of_figure_5_exists():
-    from lagvae_lib.methods import find
+    from lagvae_lib.config.methods import find
 
     for method in report.FIGURE_5:
         assert find(method).name == method
@@ -226,12 +225,12 @@ def test_inner_counts_are_drawn_beside_noise():
 def test_markdown_keeps_a_bar_inside_its_cell_and_latex_has_no_bare_specials():
     frame = pd.DataFrame({("", "a"): ["p(z|x)"], ("β", "b_%"): ["~1 & 2"], ("β", "c"): ["≤3"]})
     frame.columns = pd.MultiIndex.from_tuples(frame.columns)
-    table = report.Table("100%", frame, pd.DataFrame({"x": [1 / 3]}))
-    assert r"| p(z\|x) | ~1 & 2 | ≤3 |" in report.as_markdown(table)
-    latex = report.as_latex(table)
+    table = tables.Table("100%", frame, pd.DataFrame({"x": [1 / 3]}))
+    assert r"| p(z\|x) | ~1 & 2 | ≤3 |" in formats.as_markdown(table)
+    latex = formats.as_latex(table)
     assert all(part in latex for part in (r"$\sim$1 \& 2", r"$\leq$3", r"b\_\%", r"$\beta$", r"100\%"))
     assert latex.isascii()
-    assert report.as_csv(table) == "x\n0.333333\n"
+    assert formats.as_csv(table) == "x\n0.333333\n"
 
 
 # -- status and claims -------------------------------------------------------------------------------------------------
@@ -239,7 +238,7 @@ def test_markdown_keeps_a_bar_inside_its_cell_and_latex_has_no_bare_specials():
 
 def test_status_says_missing_and_never_blank(records):
     records += [made_up("vae", 0), made_up("vae", 1), made_up("sa-vae+steps=5")]
-    frame = status.seeds_recorded()
+    frame = readme.seeds_recorded(Records("scaled"))
     assert list(frame.index) == list(METHODS)
     column = frame["scaled", "yelp-small"]
     assert (column["vae"], column["sa-vae"], column["free-bits"], column["vlae"]) == ("2", "1*", "missing", "-")
@@ -247,7 +246,7 @@ def test_status_says_missing_and_never_blank(records):
 
 
 def verdict(records, claim, data="yelp-small"):
-    (found,) = (f for f in claims.findings("scaled") if f.claim == claim and f.data == data)
+    (found,) = (f for f in claims.findings(Records("scaled")) if f.claim == claim and f.data == data)
     return found.verdict
 
 
@@ -255,7 +254,7 @@ BETTER = "Ours predicts better than VAE (NLL)"
 
 
 def test_an_order_holds_fails_or_is_open(records):
-    assert verdict(records, BETTER) == report.NO_RUN
+    assert verdict(records, BETTER) == rows.NO_RUN
     records += [made_up("vae", 0, nll=100.0), made_up("aggressive", 0, nll=90.0)]
     assert verdict(records, BETTER) == claims.OPEN  # one seed
     records += [made_up("vae", 1, nll=101.0), made_up("aggressive", 1, nll=91.0)]

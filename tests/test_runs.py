@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from lagvae_lib import runs
+from lagvae_lib.runs import record, train
 from tests.tiny import tiny_config, tiny_data
 
 TIMES = ("seconds", "cpu_seconds", "provenance")
@@ -33,7 +33,7 @@ def numbers(run):
 
 def test_record_is_complete_and_a_finished_run_is_loaded(results):
     config, data = tiny_config("aggressive-anneal"), tiny_data()
-    first = runs.run(config, data)
+    first = train.run(config, data)
     assert {"dataset", "method", "profile", "seed", "nll", "elbo", "kl", "mi", "au"} <= first.metrics.keys()
     assert {"aggressive", "plain", "evaluation", "test"} >= first.metrics["seconds"].keys() - {"other"}
     assert first.metrics["provenance"]["data_sha256"] == data.sha256
@@ -41,7 +41,7 @@ def test_record_is_complete_and_a_finished_run_is_loaded(results):
     assert first.folder == results / "runs/smoke/tiny/aggressive-anneal/seed0"
     stamps = {path: path.stat().st_mtime_ns for path in first.folder.iterdir()}
     lines = []
-    again = runs.run(config, data, report=lines.append)
+    again = train.run(config, data, report=lines.append)
     assert numbers(again) == numbers(first)
     assert lines == []
     assert {path: path.stat().st_mtime_ns for path in first.folder.iterdir()} == stamps
@@ -49,7 +49,7 @@ def test_record_is_complete_and_a_finished_run_is_loaded(results):
 
 
 def test_the_record_counts_generator_updates_by_the_length_of_their_inner_loop():
-    run = runs.run(tiny_config("aggressive-anneal"), tiny_data())
+    run = train.run(tiny_config("aggressive-anneal"), tiny_data())
     counts = {int(steps): times for steps, times in run.metrics["inner_counts"].items()}
     stage = run.history[run.history["aggressive"]]
     updates = stage["iteration"].diff().fillna(stage["iteration"].iloc[0])
@@ -57,34 +57,34 @@ def test_the_record_counts_generator_updates_by_the_length_of_their_inner_loop()
     assert sum(steps * times for steps, times in counts.items()) == pytest.approx(
         (updates * stage["inner_steps"]).sum()
     )
-    assert "inner_counts" not in runs.run(tiny_config("vae"), tiny_data()).metrics
+    assert "inner_counts" not in train.run(tiny_config("vae"), tiny_data()).metrics
 
 
 def test_another_configuration_is_another_run():
     config, data = tiny_config("vae"), tiny_data()
-    first = runs.run(config, data)
+    first = train.run(config, data)
     changed = replace(config, schedule=replace(config.schedule, lr=0.5))
-    second = runs.run(changed, data)
-    assert second.folder.name == f"seed0-{runs.config_hash(changed)}"
+    second = train.run(changed, data)
+    assert second.folder.name == f"seed0-{record.config_hash(changed)}"
     assert numbers(second) != numbers(first)
-    assert runs.folder_of(config) == first.folder
+    assert record.folder_of(config) == first.folder
 
 
 def test_a_knob_that_came_later_makes_no_other_run_at_its_default():
     config = tiny_config("aggressive")
-    folder = runs.folder_of(config)
+    folder = record.folder_of(config)
     folder.mkdir(parents=True)
     saved = config.as_dict()
     del saved["evaluation"]["iw_examples"], saved["method"]["inference"]["max_steps"]
     (folder / "config.json").write_text(json.dumps(saved))
-    assert runs.folder_of(config) == folder
+    assert record.folder_of(config) == folder
     for changed in (
         replace(config, evaluation=replace(config.evaluation, iw_examples=5)),
         replace(config, evaluation=replace(config.evaluation, probe=5)),
     ):
-        assert runs.folder_of(changed) == folder.with_name(f"seed0-{runs.config_hash(changed)}")
+        assert record.folder_of(changed) == folder.with_name(f"seed0-{record.config_hash(changed)}")
     (folder / "config.json").write_text(json.dumps(saved | {"unheard_of": 1}))
-    assert runs.folder_of(config) != folder
+    assert record.folder_of(config) != folder
 
 
 def test_numbers_do_not_depend_on_the_number_of_threads(monkeypatch, tmp_path):
@@ -93,7 +93,7 @@ def test_numbers_do_not_depend_on_the_number_of_threads(monkeypatch, tmp_path):
     for threads in (1, 2):
         monkeypatch.setenv("LAGVAE_RESULTS", str(tmp_path / str(threads)))
         torch.set_num_threads(threads)
-        records.append(runs.run(tiny_config("aggressive"), data))
+        records.append(train.run(tiny_config("aggressive"), data))
         assert torch.get_num_threads() == threads
         assert records[-1].metrics["provenance"]["threads"] == 1
     torch.set_num_threads(before)
@@ -102,22 +102,22 @@ def test_numbers_do_not_depend_on_the_number_of_threads(monkeypatch, tmp_path):
 
 def test_seeds_differ_and_repeat():
     data = tiny_data()
-    first, second = (runs.run(tiny_config("vae", seed), data) for seed in (0, 1))
+    first, second = (train.run(tiny_config("vae", seed), data) for seed in (0, 1))
     assert first.metrics["nll"] != second.metrics["nll"]
     os.rename(first.folder, first.folder.with_name("kept"))
-    assert numbers(runs.run(tiny_config("vae", 0), data)) == numbers(first)
+    assert numbers(train.run(tiny_config("vae", 0), data)) == numbers(first)
 
 
 def test_one_process_at_a_time():
     config, data = tiny_config("vae"), tiny_data()
-    with runs._held(runs.folder_of(config)), pytest.raises(runs.RunBusy, match="another process"):
-        runs.run(config, data)
+    with train._held(record.folder_of(config)), pytest.raises(record.RunBusy, match="another process"):
+        train.run(config, data)
 
 
 PAUSED = """
     import sys
     import torch
-    from lagvae_lib import runs
+    from lagvae_lib.runs import train
     from tests.tiny import tiny_config, tiny_data
 
     def pause(line):
@@ -126,7 +126,7 @@ PAUSED = """
         sys.stdin.readline()
 
     torch.set_num_threads(1)
-    runs.run(tiny_config("aggressive-anneal"), tiny_data(), report=pause, checkpoint_seconds=0.0)
+    train.run(tiny_config("aggressive-anneal"), tiny_data(), report=pause, checkpoint_seconds=0.0)
 """
 
 
@@ -150,8 +150,8 @@ def holder(results):
 @pytest.mark.parametrize("end", ["it finishes", "it is killed"])
 def test_a_sweep_waits_for_a_process_that_holds_the_run(end, holder, monkeypatch, uninterrupted):
     config, data, lines = tiny_config("aggressive-anneal"), tiny_data(), []
-    with pytest.raises(runs.RunBusy, match="wait for it or stop it"):
-        runs.run(config, data)
+    with pytest.raises(record.RunBusy, match="wait for it or stop it"):
+        train.run(config, data)
 
     def report(line):
         lines.append(line)
@@ -159,7 +159,7 @@ def test_a_sweep_waits_for_a_process_that_holds_the_run(end, holder, monkeypatch
             holder.kill() if end == "it is killed" else holder.communicate("\n" * 10)
 
     monkeypatch.setenv("LAGVAE_WAIT", "1")
-    assert numbers(runs.run(config, data, report=report)) == uninterrupted
+    assert numbers(train.run(config, data, report=report)) == uninterrupted
     assert "waiting for it to end" in lines[0]
     if end == "it finishes":  # then its record is loaded
         assert len(lines) == 1
@@ -170,9 +170,10 @@ def test_a_sweep_waits_for_a_process_that_holds_the_run(end, holder, monkeypatch
 KILLED = """
     import os, signal, sys
     import torch
-    from lagvae_lib import runs, training
+    from lagvae_lib import training
     from lagvae_lib.inference import aggressive
     from lagvae_lib.metrics import evaluate
+    from lagvae_lib.runs import train
     from tests.tiny import tiny_config, tiny_data
 
     torch.set_num_threads(1)
@@ -201,7 +202,7 @@ KILLED = """
         evaluate.importance_weighted_curve = deadly(evaluate.importance_weighted_curve, call)
     elif where == "checkpoint":
         torch.save = deadly(torch.save, call, half_written)
-    runs.run(tiny_config("aggressive-anneal"), tiny_data(), report=print, checkpoint_seconds=0.0)
+    train.run(tiny_config("aggressive-anneal"), tiny_data(), report=print, checkpoint_seconds=0.0)
 """
 
 
@@ -222,7 +223,7 @@ def uninterrupted(tmp_path_factory):
     results = tmp_path_factory.mktemp("uninterrupted")
     done = in_process("nowhere", 0, results)
     assert done.returncode == 0, done.stderr
-    return numbers(runs.load(results / "runs/smoke/tiny/aggressive-anneal/seed0"))
+    return numbers(record.load(results / "runs/smoke/tiny/aggressive-anneal/seed0"))
 
 
 @pytest.mark.parametrize(
@@ -237,28 +238,28 @@ def test_sigkill_then_the_same_numbers(where, call, results, uninterrupted):
     resumed = in_process("nowhere", 0, results)
     assert resumed.returncode == 0, resumed.stderr
     assert "resumed at epoch" in resumed.stdout
-    assert numbers(runs.load(folder)) == uninterrupted
+    assert numbers(record.load(folder)) == uninterrupted
 
 
 def test_a_damaged_checkpoint_is_refused_with_what_to_do(results):
     config = tiny_config("vae")
-    folder = runs.folder_of(config)
+    folder = record.folder_of(config)
     folder.mkdir(parents=True)
     (folder / "checkpoint.pt").write_bytes(b"not a checkpoint")
-    with pytest.raises(runs.BadCheckpoint, match="delete it to start the run again"):
-        runs.run(config, tiny_data())
+    with pytest.raises(record.BadCheckpoint, match="delete it to start the run again"):
+        train.run(config, tiny_data())
 
 
 def test_a_loss_that_is_not_a_number_stops_the_run():
     config = tiny_config("vae")
     with pytest.raises(FloatingPointError, match="iteration"):
-        runs.run(replace(config, schedule=replace(config.schedule, lr=1e30)), tiny_data())
+        train.run(replace(config, schedule=replace(config.schedule, lr=1e30)), tiny_data())
 
 
 def test_trained_model_gives_the_recorded_metrics():
     config, data = tiny_config("autoregressive"), tiny_data()
-    record = runs.run(config, data)
-    model = runs.trained_model(config, data)
+    record = train.run(config, data)
+    model = train.trained_model(config, data)
     with torch.no_grad():
         nll = -torch.cat([model.log_prob(x) for x in data.test]).mean()
     assert float(nll) == pytest.approx(record.metrics["nll"], abs=0.01)  # half precision

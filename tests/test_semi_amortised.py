@@ -8,13 +8,14 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from lagvae_lib.data import load
+from lagvae_lib.config.profiles import resolve
+from lagvae_lib.data.loading import load
 from lagvae_lib.inference import Batch, Optimisers
 from lagvae_lib.inference import semi_amortised as module
 from lagvae_lib.inference.amortised import Amortised
 from lagvae_lib.inference.semi_amortised import SemiAmortised, draw_seeds, seeded
+from lagvae_lib.metrics.evaluate import evaluate as metrics_of
 from lagvae_lib.metrics.evaluate import spread_examples, validate
-from lagvae_lib.metrics.evaluate import test_metrics as metrics_of
 from lagvae_lib.models.gaussian import DiagonalGaussian
 from lagvae_lib.models.images import PixelCNNDecoder, ResNetEncoder
 from lagvae_lib.models.priors import SampledKL
@@ -22,10 +23,10 @@ from lagvae_lib.models.text import LSTMDecoder, LSTMEncoder
 from lagvae_lib.models.vae import VAE
 from lagvae_lib.names import UnknownName
 from lagvae_lib.objectives import Objective
-from lagvae_lib.observe import observer
-from lagvae_lib.profiles import resolve
-from lagvae_lib.runs import trainer_of
-from lagvae_lib.training import Schedule, Trainer
+from lagvae_lib.runs.observe import observer
+from lagvae_lib.runs.train import trainer_of
+from lagvae_lib.schedule import Schedule
+from lagvae_lib.training import Trainer
 from tests.tiny import tiny_data
 
 INF = float("inf")
@@ -109,7 +110,7 @@ def exact_unroll(algorithm, model, batch):
             loss = model.loss_at(batch.x, DiagonalGaussian(*at), batch.kl_weight).loss.mean()
         [gradient] = torch.autograd.grad(loss, at, create_graph=True)
         momentum = algorithm.momentum * momentum - gradient
-        at = at + algorithm.lr * momentum
+        at = at + algorithm.step_size * momentum
     model.loss_at(batch.x, DiagonalGaussian(*at), batch.kl_weight).loss.mean().backward()
 
 
@@ -186,7 +187,6 @@ def test_library_models_pass_the_decoder_2k_plus_1_times_and_learn(build):
     for _ in range(20):
         step = algorithm.step(model, batch, optimisers, algorithm.begin())
         losses.append(float(step.loss.loss))
-    assert step.inner_steps == 3
     assert len(passes) == 20 * (2 * 3 + 1)
     assert sum(losses[-3:]) < 0.95 * sum(losses[:3])
 
@@ -281,20 +281,17 @@ def test_before_subtracts_a_clipped_gradient_in_lambda_and_an_unclipped_one_in_t
     torch.testing.assert_close(of_theta, torch.tensor([8 * scale - 8]) / 0.5)
 
 
-def test_the_state_counts_perturbed_gradients_and_forgets_them_with_the_epoch():
+def test_a_step_logs_its_perturbed_gradients():
     model, batch = bits()
     algorithm = SemiAmortised(steps=4)
-    state = algorithm.begin()
-    algorithm.step(model, batch, sgd(model), state)
-    algorithm.step(model, batch, sgd(model), state)
-    assert state["perturbed"] == 8
-    assert state["perturbed_norm"] > 0
-    assert all(type(value) in (int, float) for value in state.values())
+    step = algorithm.step(model, batch, sgd(model), {})
+    assert (step.phase, step.inner_steps) == ("plain", 0)
+    assert step.logged["perturbed_norm"] > 0
+    assert all(type(value) is float for value in step.logged.values())
     for limit, share in ((1e-3, 1.0), (INF, 0.0)):
-        state = algorithm.begin()
-        replace(algorithm, svi_max_norm=limit).step(model, batch, sgd(model), state)
-        assert state["perturbed_clipped"] == share
-    assert algorithm.epoch_end(state, 0.0) == algorithm.begin()
+        step = replace(algorithm, svi_max_norm=limit).step(model, batch, sgd(model), {})
+        assert step.logged["perturbed_clipped"] == share
+    assert SemiAmortised(steps=0).step(model, batch, sgd(model), {}).logged == {}
 
 
 # -- what stays as it is -----------------------------------------------------------------------------------------------
@@ -386,7 +383,7 @@ def test_a_killed_run_goes_on_with_the_same_numbers():
         return Trainer(model, data.train, data.valid, seed=0, **method)
 
     def kill(made):
-        if made.state["iteration"] == 3:
+        if made.state.iteration == 3:
             raise Killed
 
     whole, killed = trainer(), trainer()
@@ -400,7 +397,7 @@ def test_a_killed_run_goes_on_with_the_same_numbers():
     resumed.load_state_dict(saved)
     resumed.fit()
     assert all(torch.equal(a, b) for a, b in zip(whole.model.parameters(), resumed.model.parameters(), strict=True))
-    assert whole.state["history"][-1]["valid_loss"] == resumed.state["history"][-1]["valid_loss"]
+    assert whole.state.history[-1]["valid_loss"] == resumed.state.history[-1]["valid_loss"]
 
 
 # -- settings ----------------------------------------------------------------------------------------------------------
@@ -409,11 +406,11 @@ def test_a_killed_run_goes_on_with_the_same_numbers():
 def test_bad_settings_are_named():
     with pytest.raises(UnknownName, match="after, before"):
         SemiAmortised(clip_order="befor")
-    for name, value in [("steps", -1), ("lr", 0), ("eps", 0.0), ("momentum", 1.0), ("momentum", -0.1)]:
+    for name, value in [("steps", -1), ("step_size", 0), ("eps", 0.0), ("momentum", 1.0), ("momentum", -0.1)]:
         with pytest.raises(ValueError, match=f"{name} must be"):
             SemiAmortised(**{name: value})
     for name in ("max_norm", "svi_max_norm"):
-        with pytest.raises(ValueError, match=f"{name} must be positive"):
+        with pytest.raises(ValueError, match=f"{name} must be above 0"):
             SemiAmortised(**{name: float("nan")})
 
 

@@ -11,11 +11,13 @@ from pathlib import Path
 import pytest
 import yaml
 
-from lagvae_lib import data, published, sweep
-from lagvae_lib.methods import for_family
+from lagvae_lib import data
+from lagvae_lib.config.methods import for_family
+from lagvae_lib.config.profiles import PROFILES, resolve
+from lagvae_lib.data import loading, sources
 from lagvae_lib.names import UnknownName
-from lagvae_lib.profiles import PROFILES, resolve
-from lagvae_lib.sweep import Planned
+from lagvae_lib.paper import plan, published
+from lagvae_lib.paper.plan import Planned
 
 ROOT = Path(__file__).resolve().parent.parent
 ELSEWHERE = {"sa-vae-anneal-kim2018"}  # quoted by the paper from another publication
@@ -24,7 +26,7 @@ PAPER_SETS = {"yelp": ("text", "Table 1"), "yahoo": ("text", "Table 1"), "omnigl
 
 def members(profile: str, dataset: str, **filters) -> set[tuple[str, int]]:
     """(method, seed) of the runs on a data set."""
-    return {(run.method, run.seed) for run in sweep.plan(profile, [dataset], **filters)}
+    return {(run.method, run.seed) for run in plan.plan(profile, [dataset], **filters)}
 
 
 def base(method: str) -> str:
@@ -36,7 +38,7 @@ def base(method: str) -> str:
 
 @pytest.mark.parametrize("profile", PROFILES)
 def test_no_run_is_planned_twice_and_every_one_has_a_configuration_and_a_notebook(profile):
-    runs_ = sweep.plan(profile)
+    runs_ = plan.plan(profile)
     assert max(Counter(runs_).values()) == 1
     assert max(Counter(run.record for run in runs_).values()) == 1
     for run in runs_:
@@ -55,28 +57,28 @@ def test_every_row_of_the_papers_table_is_planned(profile, dataset):
 
 
 def test_a_scaled_sweep():
-    assert len(sweep.plan("scaled")) == (18 + 2 * 5 + 5) + 5 + (20 + 2 * 5) + (18 + 2 * 2)
+    assert len(plan.plan("scaled")) == (18 + 2 * 5 + 5) + 5 + (20 + 2 * 5) + (18 + 2 * 2)
     five = {"autoregressive", "vae", "vae-anneal", "aggressive", "aggressive-anneal"}
     again = {(method, seed) for method in five for seed in (1, 2)}
     for dataset in ("yelp", "omniglot"):
         assert {(method, seed) for method, seed in members("scaled", dataset) if seed} == again
     assert members("scaled", "yahoo") == {(method, 0) for method in five}
-    assert {run.dataset for run in sweep.plan("scaled")} == {"yelp-small", "yahoo-small", "omniglot-28", "synthetic"}
+    assert {run.dataset for run in plan.plan("scaled")} == {"yelp-small", "yahoo-small", "omniglot-28", "synthetic"}
 
 
 def test_the_papers_sweep():
-    counts = Counter(run.dataset for run in sweep.plan("paper"))
+    counts = Counter(run.dataset for run in plan.plan("paper"))
     assert counts == {"yelp": 18 * 5 + 5, "yahoo": 18 * 5, "omniglot": 20 * 5, "synthetic": 18 + 2 * 2}
     for dataset, (family, _) in PAPER_SETS.items():
         every = {(method, seed) for method in for_family(family) for seed in range(5)}
         assert members("paper", dataset) >= every
-    assert {run.profile for run in sweep.plan("paper")} == {"paper"}
+    assert {run.profile for run in plan.plan("paper")} == {"paper"}
 
 
 @pytest.mark.parametrize(("profile", "other"), [("smoke", 10), ("quick", 15), ("scaled", 15), ("paper", 10)])
 def test_table_4_is_on_yelp_alone(profile, other):
     knobs = [f"fixed_steps={n}" for n in (10, 30, 50, 70)] + [f"window={other}"]
-    table = {run for run in sweep.plan(profile) if "Table 4" in run.tables}
+    table = {run for run in plan.plan(profile) if "Table 4" in run.tables}
     ours = "aggressive-anneal" if profile == "scaled" else "aggressive"
     assert {run.method for run in table} == {ours, *(f"{ours}+{knob}" for knob in knobs)}
     assert {(run.dataset, run.seed) for run in table} == {(data.resolve_name("yelp", profile), 0)}
@@ -86,17 +88,17 @@ def test_table_4_is_on_yelp_alone(profile, other):
 @pytest.mark.parametrize("dataset", ["yelp", "omniglot", "synthetic"])
 def test_sa_vae_has_a_smaller_budget_in_a_scaled_sweep_only(dataset):
     def names(profile):
-        return {run.method for run in sweep.plan(profile, [dataset]) if base(run.method).startswith("sa-vae")}
+        return {run.method for run in plan.plan(profile, [dataset]) if base(run.method).startswith("sa-vae")}
 
     assert names("scaled") == {f"{name}+steps=5+max_epochs=15" for name in ("sa-vae", "sa-vae-anneal")}
     assert names("paper") == names("smoke") == {"sa-vae", "sa-vae-anneal"}
-    (run,) = sweep.plan("scaled", [dataset], ["sa-vae"])  # asked for by its plain name
+    (run,) = plan.plan("scaled", [dataset], ["sa-vae"])  # asked for by its plain name
     config = resolve(run.dataset, run.method, run.profile, run.seed)
     assert (config.method.inference.steps, config.schedule.max_epochs) == (5, 15)
 
 
 def test_the_toy_of_a_scaled_sweep_is_the_papers():
-    toy = sweep.plan("scaled", ["synthetic"])
+    toy = plan.plan("scaled", ["synthetic"])
     assert {run.profile for run in toy} == {"paper"}
     assert {run.notebook for run in toy} == {"02_synthetic.ipynb"}
     again = {(method, seed) for method in ("vae", "aggressive") for seed in (1, 2)}
@@ -105,7 +107,7 @@ def test_the_toy_of_a_scaled_sweep_is_the_papers():
 
 @pytest.mark.parametrize(("dataset", "table"), [(name, table) for name, (_, table) in PAPER_SETS.items()])
 def test_each_run_says_which_table_it_belongs_to(dataset, table):
-    for run in sweep.plan("scaled", [dataset]):
+    for run in plan.plan("scaled", [dataset]):
         row = base(run.method) in published.methods(dataset) and not re.search("fixed|window", run.method)
         assert (table in run.tables) == row
         assert ("Table 3" in run.tables) == (row and base(run.method) in ("vae", "sa-vae", "aggressive"))
@@ -113,12 +115,12 @@ def test_each_run_says_which_table_it_belongs_to(dataset, table):
 
 
 def test_every_method_has_its_first_seed_before_any_has_its_second():
-    seeds = [run.seed for run in sweep.plan("paper", ["omniglot"])]
+    seeds = [run.seed for run in plan.plan("paper", ["omniglot"])]
     assert seeds == sorted(seeds)
 
 
 def test_a_small_sweep():
-    found = sweep.plan("smoke", ["yelp-small", "omniglot"], ["vae"], [1, 0])
+    found = plan.plan("smoke", ["yelp-small", "omniglot"], ["vae"], [1, 0])
     assert found == [Planned(name, "vae", "smoke", k) for name in ("yelp-small", "omniglot-28") for k in (0, 1)]
 
 
@@ -135,38 +137,38 @@ def test_a_small_sweep():
 )
 def test_a_bad_name_is_refused_with_the_valid_ones(asked, message):
     with pytest.raises(UnknownName, match=message):
-        sweep.plan(**{"profile": "scaled"} | asked)
+        plan.plan(**{"profile": "scaled"} | asked)
 
 
 def test_a_combination_that_is_not_planned_is_refused():
     with pytest.raises(ValueError, match=r"no run of all of them together: dataset yelp-small; method vlae"):
-        sweep.plan("scaled", ["yelp"], ["vlae"])
+        plan.plan("scaled", ["yelp"], ["vlae"])
 
 
 def test_a_stand_in_takes_the_place_of_what_cannot_be_had(monkeypatch):
-    real = data.load
+    real = loading.load
 
     def offline(dataset, settings, *, profile):
         if dataset.endswith("-small"):
             if profile == "scaled":
-                raise data.MissingData("cannot be had")
+                raise sources.MissingData("cannot be had")
             dataset = "grammar"
         return real(dataset, settings, profile=profile)
 
-    monkeypatch.setattr(data, "load", offline)
-    found = sweep.at_hand(sweep.plan("smoke", ["yelp", "yahoo"], ["vae"]))
+    monkeypatch.setattr(loading, "load", offline)
+    found = plan.at_hand(plan.plan("smoke", ["yelp", "yahoo"], ["vae"]))
     assert found == [Planned("grammar", "vae", "smoke", seed) for seed in (0, 1, 2)]  # yahoo's is yelp's
-    with pytest.raises(data.MissingData):
-        sweep.at_hand(sweep.plan("scaled", ["yelp"]))
+    with pytest.raises(sources.MissingData):
+        plan.at_hand(plan.plan("scaled", ["yelp"]))
 
 
-@pytest.mark.parametrize("name", sorted(set(sweep.NOTEBOOKS.values())))
+@pytest.mark.parametrize("name", sorted(set(plan.NOTEBOOKS.values())))
 def test_the_notebooks_have_the_parameters_that_they_are_given(name):
     notebook = json.loads((ROOT / "notebooks" / name).read_text())
     (cell,) = [cell for cell in notebook["cells"] if "parameters" in cell["metadata"].get("tags", [])]
     declared = dict(re.findall(r"^(\w+): (\w+) =", "".join(cell["source"]), re.MULTILINE))
-    run = next(run for run in sweep.plan("scaled") if run.notebook == name)
-    words = sweep.parameters(run, "cpu")
+    run = next(run for run in plan.plan("scaled") if run.notebook == name)
+    words = plan.parameters(run, "cpu")
     given = {key: (flag, value) for flag, key, value in zip(words[::3], words[1::3], words[2::3], strict=True)}
     assert given.keys() <= declared.keys()
     assert {key: {"-p": "int", "-r": "str"}[flag] for key, (flag, _) in given.items()}.items() <= declared.items()
@@ -178,11 +180,11 @@ def test_the_notebooks_have_the_parameters_that_they_are_given(name):
 
 def test_the_configuration_of_snakemake():
     asked = {"profile": "scaled", "datasets": "yelp,synthetic", "methods": ["vae", "sa-vae"], "seeds": 0}
-    runs, device = sweep.configured(asked | {"device": "cpu"})
+    runs, device = plan.configured(asked | {"device": "cpu"})
     assert device == "cpu"
-    assert runs == sweep.plan("scaled", ["yelp", "synthetic"], ["vae", "sa-vae"], [0])
-    assert sweep.configured({}) == (sweep.plan("scaled"), "auto")
-    assert sweep.configured({"datasets": None, "seeds": "0, 1"})[0] == sweep.plan("scaled", seeds=[0, 1])
+    assert runs == plan.plan("scaled", ["yelp", "synthetic"], ["vae", "sa-vae"], [0])
+    assert plan.configured({}) == (plan.plan("scaled"), "auto")
+    assert plan.configured({"datasets": None, "seeds": "0, 1"})[0] == plan.plan("scaled", seeds=[0, 1])
 
 
 @pytest.mark.parametrize(
@@ -197,7 +199,7 @@ def test_the_configuration_of_snakemake():
 )
 def test_a_bad_configuration_is_refused_with_the_valid_one(config, message):
     with pytest.raises(ValueError, match=message):
-        sweep.configured(config)
+        plan.configured(config)
 
 
 def snakemake(folder: Path, *config: str) -> subprocess.CompletedProcess:
@@ -224,16 +226,16 @@ def finish(run: Planned, mtime: float | None = None) -> None:
 
 
 def test_a_dry_run_lists_the_missing_records_and_no_others(own_folders):
-    done = sweep.plan("scaled", ["yelp"], ["vae", "aggressive-anneal", "aggressive-anneal+fixed_steps=10"])
+    done = plan.plan("scaled", ["yelp"], ["vae", "aggressive-anneal", "aggressive-anneal+fixed_steps=10"])
     for run in done:
         finish(run)
-    expected = {"/".join(run.record.parts[-5:-1]) for run in sweep.plan("scaled") if run not in done}
+    expected = {"/".join(run.record.parts[-5:-1]) for run in plan.plan("scaled") if run not in done}
     assert len(expected) == 90 - 7
     assert listed(snakemake(own_folders, "profile=scaled")) == expected
 
 
 def test_a_notebook_that_was_edited_since_lists_nothing_new(own_folders):
-    first, second = sweep.plan("smoke", ["synthetic"], ["vae"], [0, 1])
+    first, second = plan.plan("smoke", ["synthetic"], ["vae"], [0, 1])
     finish(first, mtime=1e9)  # older than any notebook
     asked = ("profile=smoke", "datasets=synthetic", "methods=vae", "seeds=0,1")
     assert listed(snakemake(own_folders, *asked)) == {f"smoke/synthetic/vae/seed{second.seed}"}

@@ -7,9 +7,13 @@ import pandas as pd
 import pytest
 import torch
 
-from lagvae_lib import notebook, plots, runs, show, tables
+from lagvae_lib import notebook, plots
+from lagvae_lib.notebook import display
+from lagvae_lib.notebook.released import score, speaker
+from lagvae_lib.paper import rows, tables
 from lagvae_lib.plots import records as figures
-from lagvae_lib.speaker import score, speaker
+from lagvae_lib.runs import train
+from lagvae_lib.runs.record import Records
 from tests.tiny import tiny_config, tiny_data
 
 METHODS = ("autoregressive", "vae", "aggressive")
@@ -21,7 +25,7 @@ def results(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("LAGVAE_RESULTS", str(tmp_path_factory.mktemp("results")))
         data = tiny_data()
-        yield [runs.run(config_of(m, seed), data) for m, seed in (*((m, 0) for m in METHODS), ("vae", 1))]
+        yield [train.run(config_of(m, seed), data) for m, seed in (*((m, 0) for m in METHODS), ("vae", 1))]
 
 
 def config_of(method, seed=0):
@@ -54,20 +58,20 @@ def test_recorded_finds_finished_runs_only(results):
     (folder / "vae" / "seed7").mkdir()
     (folder / "vae" / "seed0-deadbeef").mkdir()
     (folder / "vae" / "seed0-deadbeef" / "metrics.json").write_text("{}")
-    found = [(run.metrics["method"], run.metrics["seed"]) for run in tables.recorded("smoke", "tiny")]
+    found = [(run.metrics["method"], run.metrics["seed"]) for run in Records("smoke").of("tiny")]
     assert found == [("autoregressive", 0), ("vae", 0), ("vae", 1), ("aggressive", 0)]
-    assert tables.recorded("scaled", "tiny") == []
+    assert Records("scaled").of("tiny") == []
 
 
 def test_moments_are_over_runs_and_a_cell_shows_them(results):
     runs = [run for run in results if run.metrics["method"] == "vae"]
     values = [run.metrics["nll"] for run in runs]
     mean, sd = sum(values) / 2, abs(values[0] - values[1]) / 2**0.5
-    assert tables.moments("nll", runs) == pytest.approx({"mean": mean, "sd": sd})
-    assert tables.cell("nll", runs) == f"{mean:.2f} ({sd:.2f})"
-    assert pd.isna(tables.moments("nll", runs[:1])["sd"]) and tables.cell("nll", runs[:1]) == f"{values[0]:.2f}"
+    assert rows.moments("nll", runs) == pytest.approx({"mean": mean, "sd": sd})
+    assert rows.cell("nll", runs) == f"{mean:.2f} ({sd:.2f})"
+    assert pd.isna(rows.moments("nll", runs[:1])["sd"]) and rows.cell("nll", runs[:1]) == f"{values[0]:.2f}"
     below_zero = replace(runs[0], metrics=runs[0].metrics | {"mi_large": -0.001, "kl_is_exact": False, "kl": 1.0})
-    assert tables.cell("mi_large", [below_zero]) == "0.00" and tables.cell("kl", [below_zero]) == "~1.00"
+    assert rows.cell("mi_large", [below_zero]) == "0.00" and rows.cell("kl", [below_zero]) == "~1.00"
 
 
 def test_runs_of_two_data_sets_have_no_mean(results):
@@ -109,7 +113,7 @@ def test_paper_rows_are_those_printed():
 
 
 def test_banner_says_what_is_used():
-    text = show.banner(settings_of(), replace(tiny_data(), source="<made> & up"))
+    text = display.banner(settings_of(), replace(tiny_data(), source="<made> & up"))
     assert "tiny" in text and "train 48 documents" in text and "vocabulary 12" in text
     assert "&lt;made&gt; &amp; up" in text
     assert "stand-in" not in text.lower()
@@ -118,32 +122,32 @@ def test_banner_says_what_is_used():
 
 def test_banner_names_a_stand_in():
     data = replace(tiny_data(), name="grammar", stand_in=True)
-    text = show.banner(settings_of(dataset="<yelp>"), data)
+    text = display.banner(settings_of(dataset="<yelp>"), data)
     assert "A stand-in" in text
     assert "(asked for: <code>&lt;yelp&gt;</code>)" in text
-    assert show.TITLES["data.max_len"] not in text  # it is not cut
-    assert show.TITLES["data.max_len"] in show.banner(settings_of(), tiny_data())
+    assert display.TITLES["data.max_len"] not in text  # it is not cut
+    assert display.TITLES["data.max_len"] in display.banner(settings_of(), tiny_data())
 
 
 def test_paper_departs_from_nothing():
-    assert show.departures("yelp", "paper").empty
-    assert "No setting departs" in show.banner(settings_of("paper"), tiny_data())
+    assert display.departures("yelp", "paper").empty
+    assert "No setting departs" in display.banner(settings_of("paper"), tiny_data())
 
 
 @pytest.mark.parametrize("profile", ["smoke", "quick", "scaled"])
 def test_every_departure_has_a_title_and_both_values(profile):
-    table = show.departures("yelp-small", profile)
+    table = display.departures("yelp-small", profile)
     assert (table["here"] != table["paper"]).all()
-    assert set(table["setting"]) <= set(show.TITLES.values())
+    assert set(table["setting"]) <= set(display.TITLES.values())
     assert table.set_index("setting").loc["LSTM", "paper"] == "1,024"
 
 
 def test_sentences_are_escaped():
-    text = show.sentences(["a<b"], [["<unk> costs $5 & $6"], [""]])
+    text = display.sentences(["a<b"], [["<unk> costs $5 & $6"], [""]])
     assert "&lt;unk&gt; costs $5 &amp; $6" in text and "a&lt;b" in text
     assert "tex2jax_ignore" in text  # or the two $ would make a formula
-    assert show.shorten("one two three", 2) == "one two …"
-    assert show.shorten("one two", 2) == "one two"
+    assert display.shorten("one two three", 2) == "one two …"
+    assert display.shorten("one two", 2) == "one two"
 
 
 # -- figures --------------------------------------------------------------------------------------------------------
@@ -202,7 +206,7 @@ def test_nothing_to_draw_is_no_error(draw, results):
 
 def test_speaker_is_the_notebooks_own_run(results, monkeypatch):
     config = config_of("vae")
-    monkeypatch.setattr("lagvae_lib.speaker.resolve", lambda *names: config)
+    monkeypatch.setattr("lagvae_lib.notebook.released.resolve", lambda *names: config)
     voice = speaker(settings_of(), tiny_data(), "vae")
     assert voice.run.folder == results[1].folder
     assert "vae, profile smoke, seed 0, on tiny" in voice.note
@@ -216,10 +220,10 @@ def test_speaker_is_the_notebooks_own_run(results, monkeypatch):
 
 def test_speaker_does_not_take_weights_for_other_data(results, monkeypatch):
     config, other = config_of("vae"), replace(tiny_data(), sha256="1" * 64)
-    monkeypatch.setattr("lagvae_lib.speaker.resolve", lambda *names: config)
-    monkeypatch.setattr("lagvae_lib.speaker.load_data", lambda *names, **options: other)
+    monkeypatch.setattr("lagvae_lib.notebook.released.resolve", lambda *names: config)
+    monkeypatch.setattr("lagvae_lib.notebook.released.load_data", lambda *names, **options: other)
     asked = []
-    monkeypatch.setattr("lagvae_lib.speaker.run_named", lambda *names, **options: asked.append(names))
+    monkeypatch.setattr("lagvae_lib.notebook.released.run_named", lambda *names, **options: asked.append(names))
     with pytest.raises(FileNotFoundError, match="no weights for vae"):
         speaker(settings_of(), other, "vae")
     assert asked == [("tiny", "vae", "quick", 0, "cpu")]  # it did try to train one

@@ -10,13 +10,13 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
 
+from lagvae_lib.config.build import build_model
+from lagvae_lib.config.profiles import resolve
 from lagvae_lib.data.text import END, START
 from lagvae_lib.metrics.nll import importance_weighted
-from lagvae_lib.models.build import build_model
 from lagvae_lib.models.gaussian import DiagonalGaussian
 from lagvae_lib.models.text import LSTMDecoder, LSTMEncoder
 from lagvae_lib.models.vae import VAE, Autoregressive
-from lagvae_lib.profiles import resolve
 
 WORDS, NZ, EMBEDDING, HIDDEN = 7, 3, 4, 5
 

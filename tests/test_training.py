@@ -6,11 +6,12 @@ from dataclasses import replace
 import pytest
 import torch
 
+from lagvae_lib.config.build import build_model
+from lagvae_lib.config.methods import find
 from lagvae_lib.inference.amortised import Amortised
-from lagvae_lib.methods import find
-from lagvae_lib.models.build import build_model
 from lagvae_lib.objectives import Objective
-from lagvae_lib.training import Schedule, Trainer
+from lagvae_lib.schedule import Schedule
+from lagvae_lib.training import Trainer
 from tests.tiny import tiny_config, tiny_data
 
 
@@ -47,7 +48,7 @@ def test_pretraining_has_weight_zero_and_what_follows_counts_from_its_end():
 
 @pytest.mark.parametrize("bad", [{"cycles": 2, "anneal_epochs": 1}, {"free_nats": -1.0}, {"pretrain_epochs": -1}])
 def test_objectives_that_make_no_sense_are_refused(bad):
-    with pytest.raises(ValueError, match=r"not both|0 or more"):
+    with pytest.raises(ValueError, match=r"not both|at least 0"):
         Objective(**bad)
 
 
@@ -69,19 +70,19 @@ def test_pretraining_keeps_the_encoder_and_begins_the_decoder_anew():
     after = {}
 
     def keep(trainer):
-        if trainer.state["epoch"] == 1 and not after:
+        if trainer.state.epoch == 1 and not after:
             after.update({name: value.clone() for name, value in model.state_dict().items()})
 
     made.fit(keep)
     for name, value in after.items():
         assert torch.equal(value, initial[name]) == name.startswith("decoder."), name
-    assert [row["kl_weight"] for row in made.state["history"]] == pytest.approx([0.0, 1.0])
-    assert made.state["best_loss"] == made.state["history"][1]["valid_loss"]
-    assert set(made.state["seconds"]) >= {"pretraining", "plain"}
+    assert [row["kl_weight"] for row in made.state.history] == pytest.approx([0.0, 1.0])
+    assert made.state.progress.best_loss == made.state.history[1]["valid_loss"]
+    assert set(made.state.seconds) >= {"pretraining", "plain"}
 
 
-def trainer(losses=(), **schedule):
-    """A trainer whose validation losses are scripted."""
+def trainer(**schedule):
+    """A trainer that is fed validation losses, see `follow`."""
     config, data = tiny_config("vae"), tiny_data()
     torch.manual_seed(0)
     made = Trainer(
@@ -90,27 +91,27 @@ def trainer(losses=(), **schedule):
         data.valid,
         objective=Objective(),
         inference=Amortised(),
-        schedule=Schedule(**{"lr": 0.1, "max_epochs": len(losses) or 3} | schedule),
+        schedule=Schedule(**{"lr": 0.1, "max_epochs": 100} | schedule),
         seed=0,
     )
     return made
 
 
 def follow(made, losses):
-    """Feed `_schedule` one loss an epoch; the learning rate after each, up to the stop."""
+    """Feed the schedule one loss per epoch; the learning rate after each, up to the stop."""
     rates = []
     for loss in losses:
-        made._schedule(loss)
-        made.state["epoch"] += 1
-        rates.append(made.state["lr"])
-        if made.state["done"]:
+        made._follow_schedule(loss)
+        made.state.epoch += 1
+        rates.append(made.state.progress.lr)
+        if made.state.progress.ended:
             break
     return rates
 
 
 def test_the_rate_is_halved_after_two_bad_epochs_and_the_best_is_loaded():
     made = trainer(patience=2)
-    made._schedule(10.0)
+    made._follow_schedule(10.0)
     best = made.model.decoder.vocabulary.weight.detach().clone()
     with torch.no_grad():
         made.model.decoder.vocabulary.weight.add_(1.0)
@@ -130,7 +131,7 @@ def test_nothing_is_halved_before_decay_from():
 
 
 def test_nothing_is_halved_while_the_weight_still_moves():
-    made = trainer([10.0] * 8, patience=2)
+    made = trainer(max_epochs=8, patience=2)
     made.objective = Objective(cycles=2)  # of 8 epochs: the last ramp ends after 6
     assert follow(made, [10, 11, 11, 11, 11, 11, 11]) == [0.1] * 6 + [0.05]
 
@@ -169,9 +170,9 @@ def test_looks_do_not_change_the_training():
     looked, blind = final(1), final(0)
     for a, b in zip(looked.model.parameters(), blind.model.parameters(), strict=True):
         assert torch.equal(a, b)
-    seen = [row["iteration"] for row in looked.state["observations"]]
+    seen = [row["iteration"] for row in looked.state.observations]
     assert seen == [t for t in range(len(looked.train) + 1) if t <= 2 or t % 5 == 0]
-    assert blind.state["observations"] == []
+    assert blind.state.observations == []
 
 
 def test_history_has_a_row_an_epoch_and_the_stage_of_each():
@@ -188,7 +189,7 @@ def test_history_has_a_row_an_epoch_and_the_stage_of_each():
         units=data.units,
     )
     made.fit()
-    rows = made.state["history"]
+    rows = made.state.history
     assert [row["epoch"] for row in rows] == [1, 2, 3, 4]
     assert rows[0]["aggressive"]
     for row in rows:
@@ -199,10 +200,10 @@ def test_history_has_a_row_an_epoch_and_the_stage_of_each():
 
 @pytest.mark.parametrize(("asked", "made_of"), [(2, 2), (None, None), (1000, None)])
 def test_an_epoch_has_the_updates_that_are_asked_for_and_anneals_by_them(asked, made_of):
-    made = trainer([1.0, 1.0], epoch_updates=asked)
+    made = trainer(max_epochs=2, epoch_updates=asked)
     made.fit()
     updates = made_of or len(made.train)
-    assert [row["iteration"] for row in made.state["history"]] == [updates, 2 * updates]
+    assert [row["iteration"] for row in made.state.history] == [updates, 2 * updates]
 
 
 def test_an_epoch_without_updates_is_refused():

@@ -4,9 +4,9 @@ from dataclasses import replace
 
 import torch
 
-from lagvae_lib.data import Data, predicted_words
+from lagvae_lib.config.profiles import Config, DataSettings, Evaluation, ModelSettings, resolve
+from lagvae_lib.data.loading import Data, predicted_words
 from lagvae_lib.data.text import TextBatches, Vocab
-from lagvae_lib.profiles import Config, DataSettings, Evaluation, ModelSettings, resolve
 
 
 def tiny_data(seed: int = 0, train: int = 48, held_out: int = 16) -> Data:

@@ -1,18 +1,22 @@
-"""How the inference network is fitted: jointly with the generator, or aggressively (Algorithm 1 of the paper).
+"""How the inference network is fitted: jointly with the decoder, or aggressively (Algorithm 1 of the paper).
 
 A strategy is a frozen value with four methods, which is all that the training loop knows of it:
-`begin()` gives its state (plain numbers, kept in checkpoints), `step(...)` makes one outer iteration,
-`epoch_end(state, mi)` lets it change its mind, and `evaluated(model)` is the model as it is to be evaluated.
+`begin()` gives its state (plain numbers, kept in checkpoints), `step(...)` makes one outer iteration and reports what
+it did, `epoch_end(state, mi)` lets it change its mind, and `evaluated(model)` is the model as it is to be evaluated.
+Its state is changed in place, by `step` and `epoch_end` and by nobody else; `epoch_end` returns it for convenience.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-import torch
-from torch import Tensor
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
 
-from lagvae_lib.models.vae import Loss, Trainable
+    from lagvae_lib.models.vae import Loss, Trainable
 
 MAX_NORM = 5.0
 
@@ -38,11 +42,18 @@ class Batch(NamedTuple):
 
 @dataclass
 class Step:
-    """What one outer iteration did; loss is that of the outer batch (means over its examples, detached)."""
+    """What one outer iteration did.
+
+    loss: of the outer batch, means over its examples, detached. phase: "aggressive" or "plain". inner_steps: the length
+    of Algorithm 1's inner loop, 0 where there was none. clipped: the share of this iteration's gradients whose norm
+    passed the limit. logged: what else belongs in the training history; its epoch means become columns of those names.
+    """
 
     loss: Loss
+    phase: str = "plain"
     inner_steps: int = 0
-    clipped: float = 0.0  # share of this iteration's gradients whose norm passed the limit
+    clipped: float = 0.0
+    logged: dict[str, float] = field(default_factory=dict)
 
 
 class Inference(Protocol):
@@ -55,13 +66,3 @@ class Inference(Protocol):
     def epoch_end(self, state: dict, mi: float) -> dict: ...
 
     def evaluated(self, model: Trainable) -> Trainable: ...
-
-
-def clip(parameters: list[torch.nn.Parameter], max_norm: float) -> Tensor:
-    """Scale the gradients of `parameters` to a joint norm of at most `max_norm`; returns whether they passed it."""
-    return torch.nn.utils.clip_grad_norm_(parameters, max_norm) > max_norm
-
-
-def means(loss: Loss) -> Loss:
-    """A batch's mean loss, cut from its graph."""
-    return Loss(*(term.detach().mean() for term in loss))

@@ -1,4 +1,4 @@
-"""Algorithm 1 of the paper: update the inference network until it has caught up, then the generator once.
+"""Algorithm 1 of the paper: update the inference network until it has caught up, then the decoder once.
 
 Usable from any training loop with any model that has `loss`, `encoder_parameters` and `decoder_parameters`
 (`lagvae_lib.models.vae.Trainable`):
@@ -7,20 +7,25 @@ Usable from any training loop with any model that has `loss`, `encoder_parameter
     state = algorithm.begin()
     for x in loader:
         algorithm.step(model, Batch(x, draw=random_minibatch), Optimisers(encoder_sgd, decoder_sgd), state)
-    state = algorithm.epoch_end(state, mi)     # mutual information on validation data
+    algorithm.epoch_end(state, mi)     # mutual information on validation data
 """
+
+from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-import torch
-
-from lagvae_lib.inference import MAX_NORM, Batch, Optimisers, Step, clip, means
-from lagvae_lib.inference.amortised import Amortised, zero_grad
+from lagvae_lib.inference import MAX_NORM, Batch, Optimisers, Step
+from lagvae_lib.inference.amortised import Amortised
+from lagvae_lib.inference.gradients import clip, means, zero_grad
 from lagvae_lib.models.holding import without_gradient, without_statistics
-from lagvae_lib.models.vae import Trainable
-from lagvae_lib.names import choose
+from lagvae_lib.names import choose, require
+
+if TYPE_CHECKING:
+    import torch
+
+    from lagvae_lib.models.vae import Trainable
 
 CLIPS = ("joint", "separate")
 BATCH_NORMS = ("move", "hold")
@@ -41,7 +46,7 @@ class Aggressive:
         validation MI lay below the previous one's ("previous"; text, patience 1) or below the best one's ("best";
         images, patience 5) to the patience.
     batch_norm: what the running statistics of BatchNorm do while their half of the model stands still. "move": every
-        pass in training mode moves them, the decoder's in the inner loop and the encoder's in the generator step, as
+        pass in training mode moves them, the decoder's in the inner loop and the encoder's in the decoder step, as
         released. "hold": they stand still as the parameters do. Training itself normalises by the batch in both cases.
     """
 
@@ -58,11 +63,10 @@ class Aggressive:
         choose(self.clip, CLIPS, "clip")
         choose(self.stop_reference, REFERENCES, "stop_reference")
         choose(self.batch_norm, BATCH_NORMS, "batch_norm")
-        for name in ("window", "max_steps", "stop_patience"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
-        if self.fixed_steps is not None and self.fixed_steps < 1:
-            raise ValueError(f"fixed_steps must be None or at least 1, not {self.fixed_steps}")
+        require(self, "window max_steps fixed_steps stop_patience", least=1)
+        require(self, "max_norm", above=0)
+        if self.max_steps < self.window:
+            raise ValueError(f"max_steps must be at least the window of {self.window}, not {self.max_steps}")
 
     def begin(self) -> dict:
         """The state before the first iteration: aggressive, and no mutual information seen yet."""
@@ -73,12 +77,12 @@ class Aggressive:
         if not state["aggressive"]:
             return Amortised(self.max_norm).step(model, batch, optimisers, state)
         inner = self.inner_loop(model, batch, optimisers.encoder)
-        outer = self.generator_step(model, batch, optimisers.decoder)
+        outer = self.decoder_step(model, batch, optimisers.decoder)
         gradients = inner.steps + 1
         clipped = (inner.clipped * inner.steps + outer.clipped) / gradients
-        return Step(outer.loss, inner.steps, clipped)
+        return Step(outer.loss, "aggressive", inner.steps, clipped)
 
-    def inner_loop(self, model: Trainable, batch: Batch, optimiser: torch.optim.Optimizer) -> "InnerLoop":
+    def inner_loop(self, model: Trainable, batch: Batch, optimiser: torch.optim.Optimizer) -> InnerLoop:
         """Encoder steps until convergence, the first on the outer batch; theta stays as it is, bit for bit."""
         encoder, decoder = list(model.encoder_parameters()), list(model.decoder_parameters())
         frozen = decoder if self.clip == "separate" else []
@@ -101,7 +105,7 @@ class Aggressive:
         zero_grad([*encoder, *decoder])
         return InnerLoop(step, float(clipped) / step)
 
-    def generator_step(self, model: Trainable, batch: Batch, optimiser: torch.optim.Optimizer) -> Step:
+    def decoder_step(self, model: Trainable, batch: Batch, optimiser: torch.optim.Optimizer) -> Step:
         """One decoder step on the outer batch; phi stays as it is, bit for bit."""
         encoder, decoder = list(model.encoder_parameters()), list(model.decoder_parameters())
         frozen = encoder if self.clip == "separate" else []
@@ -125,7 +129,8 @@ class Aggressive:
         below += mi < reference
         if self.stop_reference == "previous" or mi > reference:
             reference = mi
-        return {"aggressive": below < self.stop_patience, "reference_mi": reference, "epochs_below": below}
+        state.update(aggressive=below < self.stop_patience, reference_mi=reference, epochs_below=below)
+        return state
 
     def evaluated(self, model: Trainable) -> Trainable:
         """The model itself: q is its encoder's."""

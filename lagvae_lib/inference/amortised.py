@@ -1,9 +1,16 @@
 """Standard VAE training: one gradient step on encoder and decoder together."""
 
-from dataclasses import dataclass
+from __future__ import annotations
 
-from lagvae_lib.inference import MAX_NORM, Batch, Optimisers, Step, clip, means
-from lagvae_lib.models.vae import Trainable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from lagvae_lib.inference import MAX_NORM, Batch, Optimisers, Step
+from lagvae_lib.inference.gradients import clip, means, zero_grad
+from lagvae_lib.names import require
+
+if TYPE_CHECKING:
+    from lagvae_lib.models.vae import Trainable
 
 
 @dataclass(frozen=True)
@@ -12,7 +19,11 @@ class Amortised:
 
     max_norm: float = MAX_NORM
 
+    def __post_init__(self):
+        require(self, "max_norm", above=0)
+
     def begin(self) -> dict:
+        """No state."""
         return {}
 
     def step(self, model: Trainable, batch: Batch, optimisers: Optimisers, state: dict) -> Step:
@@ -28,13 +39,9 @@ class Amortised:
         return Step(means(loss), clipped=float(clipped))
 
     def epoch_end(self, state: dict, mi: float) -> dict:
+        """Nothing changes."""
         return state
 
     def evaluated(self, model: Trainable) -> Trainable:
+        """The model itself: q is its encoder's."""
         return model
-
-
-def zero_grad(parameters) -> None:
-    """Forget all gradients."""
-    for parameter in parameters:
-        parameter.grad = None

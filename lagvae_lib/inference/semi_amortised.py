@@ -3,7 +3,7 @@
 With lambda_0 = (mu, logvar) = encoder(x), a batch's mean loss L_k (step k has noise and dropout masks of its own) and
 m_{-1} = 0, the K steps are
 
-    m_k = momentum * m_{k-1} - clip(dL_k/dlambda_k),    lambda_{k+1} = lambda_k + lr * m_k
+    m_k = momentum * m_{k-1} - clip(dL_k/dlambda_k),    lambda_{k+1} = lambda_k + step_size * m_k
 
 and the model is trained on the loss at lambda_K, differentiated through all of them. That asks for products of the
 Hessian with a vector, which are finite differences of gradients: 2K + 1 passes through the decoder an iteration.
@@ -13,32 +13,38 @@ L_k is a mean over the batch, so that the length of a step falls with the batch 
 those of whole batches, as in the released code; q(z|x) of an example depends a little on the batch it came in.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-import torch
-from torch import Tensor, nn
-
-from lagvae_lib.inference import MAX_NORM, Batch, Optimisers, Step, clip, means
-from lagvae_lib.inference.amortised import zero_grad
+from lagvae_lib.inference import MAX_NORM, Batch, Optimisers, Step
+from lagvae_lib.inference.gradients import clip, means, zero_grad
+from lagvae_lib.lazy import torch
 from lagvae_lib.models.gaussian import DiagonalGaussian, standard_noise
 from lagvae_lib.models.holding import evaluating, without_gradient, without_statistics
-from lagvae_lib.models.vae import VAE, Loss
-from lagvae_lib.names import choose
+from lagvae_lib.names import choose, require
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from lagvae_lib.models.vae import VAE, Loss
 
 CLIP_ORDERS = ("after", "before")
 EVALUATION_SEED = 20_180_208  # of the noise that refines q(z|x) in evaluation; no evaluation draws its samples by it
-Gradient = Callable[[Tensor, int | Tensor], Sequence[Tensor]]  # lambda, what fixes the noise -> d lambda, d theta...
+Gradient = Callable[
+    ["Tensor", "int | Tensor"], Sequence["Tensor"]
+]  # lambda, what fixes the noise -> d lambda, d theta...
 
 
 @dataclass(frozen=True)
 class SemiAmortised:
     """The knobs of SA-VAE; the defaults are those that He et al. ran it with.
 
-    steps, lr, momentum: K and the updates of lambda. K = 0 is `Amortised`, bit for bit.
+    steps, step_size, momentum: K and the updates of lambda. K = 0 is `Amortised`, bit for bit.
     eps: length of the finite differences as a multiple of the vector's.
     max_norm: limit of the final gradient of encoder and decoder together, as in `Amortised`.
     svi_max_norm: limit of every norm inside the refinement; infinity for none. Going forward, the gradients of mu and
@@ -50,7 +56,7 @@ class SemiAmortised:
     """
 
     steps: int = 10
-    lr: float = 1.0
+    step_size: float = 1.0
     momentum: float = 0.5
     eps: float = 1e-5
     max_norm: float = MAX_NORM
@@ -59,26 +65,20 @@ class SemiAmortised:
 
     def __post_init__(self):
         choose(self.clip_order, CLIP_ORDERS, "clip_order")
-        if self.steps < 0:
-            raise ValueError(f"steps must be at least 0, not {self.steps}")
-        if not 0 <= self.momentum < 1:
-            raise ValueError(f"momentum must be at least 0 and below 1, not {self.momentum}")
-        for name in ("lr", "eps", "max_norm", "svi_max_norm"):
-            if not getattr(self, name) > 0:  # in this form it refuses a nan too
-                raise ValueError(f"{name} must be positive, not {getattr(self, name)}")
+        require(self, "steps", least=0)
+        require(self, "momentum", least=0, below=1)
+        require(self, "step_size eps max_norm svi_max_norm", above=0)
 
     def begin(self) -> dict:
-        """No perturbed gradient seen yet.
-
-        perturbed_norm: mean norm of the epoch's perturbed gradients (lambda and theta jointly, before any clipping).
-        perturbed_clipped: share of them over `svi_max_norm`: those for which `clip_order` makes a difference of kind.
-        """
-        return {"perturbed": 0, "perturbed_norm": 0.0, "perturbed_clipped": 0.0}
+        """No state."""
+        return {}
 
     def step(self, model: VAE, batch: Batch, optimisers: Optimisers, state: dict) -> Step:
         """One iteration on the batch: refine, differentiate through the refinement, step both optimisers.
 
-        Raises ValueError for a prior without a closed-form KL.
+        Logged are the mean norm of the perturbed gradients (lambda and theta jointly, before any clipping) and the
+        share of them over `svi_max_norm`: those for which `clip_order` makes a difference of kind. Raises ValueError
+        for a prior without a closed-form KL.
         """
         _check(model)
         encoder, theta = list(model.encoder_parameters()), list(model.decoder_parameters())
@@ -88,8 +88,7 @@ class SemiAmortised:
         for optimiser in optimisers:
             if optimiser is not None:
                 optimiser.step()
-        self._count(state, norms)
-        return Step(means(loss), self.steps, float(clipped))
+        return Step(means(loss), clipped=float(clipped), logged=self._logged(norms))
 
     def backward(self, model: VAE, batch: Batch, theta: list[nn.Parameter]) -> tuple[Loss, list[Tensor]]:
         """Add the total gradient of the loss at lambda_K to every parameter's `grad`.
@@ -110,18 +109,18 @@ class SemiAmortised:
         torch.autograd.backward([q.mu, q.logvar], list(d_start))
         return loss, norms
 
-    def refine(self, at: Tensor, gradient: Gradient, draws: Iterable) -> tuple[Tensor, list["Visit"]]:
+    def refine(self, at: Tensor, gradient: Gradient, draws: Iterable) -> tuple[Tensor, list[Visit]]:
         """lambda_K from lambda_0 [2, B, nz], one step for each of `draws`, and what was seen on the way."""
         momentum, visits = torch.zeros_like(at), []
         for draw in draws:
             d_at, *d_theta = gradient(at, draw)
             visits.append(Visit(draw, at, d_at, d_theta))
             momentum = self.momentum * momentum - self._clip_halves(d_at)
-            at = at + self.lr * momentum
+            at = at + self.step_size * momentum
         return at, visits
 
     def sweep_back(
-        self, d_at: Tensor, visits: list["Visit"], gradient: Gradient, theta: list[nn.Parameter]
+        self, d_at: Tensor, visits: list[Visit], gradient: Gradient, theta: list[nn.Parameter]
     ) -> tuple[Tensor, list[Tensor]]:
         """dL/dlambda_0 from dL/dlambda_K, both [2, B, nz], and the perturbed gradients' norms; adds to theta's grad.
 
@@ -129,7 +128,7 @@ class SemiAmortised:
         """
         d_momentum, norms = torch.zeros_like(d_at), []
         for visit in reversed(visits):
-            d_momentum = d_momentum + self.lr * d_at
+            d_momentum = d_momentum + self.step_size * d_at
             product, *theta_products, norm = self.hessian_vector(visit, d_momentum, gradient)
             for parameter, part in zip(theta, limited(theta_products, self.svi_max_norm), strict=True):
                 parameter.grad = -part if parameter.grad is None else parameter.grad.sub_(part)
@@ -138,7 +137,7 @@ class SemiAmortised:
             norms.append(norm)
         return d_at, norms
 
-    def hessian_vector(self, visit: "Visit", v: Tensor, gradient: Gradient) -> list[Tensor]:
+    def hessian_vector(self, visit: Visit, v: Tensor, gradient: Gradient) -> list[Tensor]:
         """[H_lambda v, then H_theta,lambda v for each of theta, then the norm of the perturbed gradient], unclipped.
 
         The subtraction loses digits. With a small trained LSTM-VAE in single precision (K = 10, nothing clipped) the
@@ -157,18 +156,19 @@ class SemiAmortised:
         """A gradient in lambda with mu's part and logvar's clipped each by its own norm."""
         return torch.cat([limited([half], self.svi_max_norm)[0] for half in d_at.split(1)])
 
-    def _count(self, state: dict, norms: list[Tensor]) -> None:
-        """Bring the means that `begin` speaks of up to date; one transfer from the device."""
-        for norm in torch.stack(norms).tolist() if norms else []:
-            state["perturbed"] += 1
-            state["perturbed_norm"] += (norm - state["perturbed_norm"]) / state["perturbed"]
-            state["perturbed_clipped"] += ((norm > self.svi_max_norm) - state["perturbed_clipped"]) / state["perturbed"]
+    def _logged(self, norms: list[Tensor]) -> dict[str, float]:
+        """One transfer from the device."""
+        if not norms:
+            return {}
+        stacked = torch.stack(norms)
+        mean, share = torch.stack([stacked.mean(), (stacked > self.svi_max_norm).to(stacked.dtype).mean()]).tolist()
+        return {"perturbed_norm": mean, "perturbed_clipped": share}
 
     def epoch_end(self, state: dict, mi: float) -> dict:
-        """The means begin anew with each epoch."""
-        return self.begin()
+        """Nothing changes."""
+        return state
 
-    def evaluated(self, model: VAE) -> "Refined":
+    def evaluated(self, model: VAE) -> Refined:
         """`model` with the refined q(z|x) in the encoder's place, for the metrics.
 
         Raises ValueError for a prior without a closed-form KL.
@@ -201,7 +201,7 @@ class Refined:
     def training(self) -> bool:
         return self.model.training
 
-    def eval(self) -> "Refined":
+    def eval(self) -> Refined:
         """Put the model itself into evaluation mode."""
         self.model.eval()
         return self

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 
 from torch import Tensor
 
-THRESHOLD = 0.01
+from lagvae_lib.metrics import THRESHOLD
 
 
 class RunningVariance:

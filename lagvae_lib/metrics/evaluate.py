@@ -93,7 +93,7 @@ def exact_nll(model: Autoregressive, batches) -> float:
 
 
 @torch.no_grad()
-def test_metrics(
+def evaluate(
     model: nn.Module,
     batches,
     generator: torch.Generator,
@@ -103,7 +103,7 @@ def test_metrics(
 ) -> dict:
     """What a run's record says of the test set: the paper's nll, kl, mi and au, and what belongs beside them.
 
-    iw_samples, draws, nll_examples: see `profiles.Evaluation`.
+    iw_samples, draws, nll_examples: see `config.profiles.Evaluation`.
     """
     model.eval()
     part = batches if nll_examples is None else spread_examples(batches, nll_examples)

@@ -1,10 +1,15 @@
 """Diagonal Gaussians: the approximate posterior q(z|x) and everything about it that has a closed form."""
 
+from __future__ import annotations
+
 import math
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
+from lagvae_lib.lazy import torch
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 LOG_2PI = math.log(2 * math.pi)
 

@@ -1,12 +1,15 @@
 """Holding parts of a model still for a while: its parameters, its running statistics, its mode."""
 
+from __future__ import annotations
+
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
-import torch
-from torch import nn
+from lagvae_lib.lazy import torch
 
-BatchNorm = torch.nn.modules.batchnorm._BatchNorm  # what BatchNorm1d, 2d and 3d have in common
+if TYPE_CHECKING:
+    from torch import nn
 
 
 @contextmanager
@@ -26,10 +29,11 @@ def without_gradient(parameters: Iterable[nn.Parameter]) -> Iterator[None]:
 def without_statistics(model: nn.Module, parameters: Iterable[nn.Parameter]) -> Iterator[None]:
     """Inside the block BatchNorm layers that own one of `parameters` leave their running statistics alone."""
     chosen = {id(parameter) for parameter in parameters}
+    batch_norm = torch.nn.modules.batchnorm._BatchNorm  # what BatchNorm1d, 2d and 3d have in common
     layers = [
         layer
         for layer in model.modules()
-        if isinstance(layer, BatchNorm) and layer.track_running_stats and id(layer.weight) in chosen
+        if isinstance(layer, batch_norm) and layer.track_running_stats and id(layer.weight) in chosen
     ]
     for layer in layers:
         layer.track_running_stats = False
@@ -50,3 +54,19 @@ def evaluating(model: nn.Module) -> Iterator[None]:
     finally:
         for module in held:
             module.training = True
+
+
+def names_of(model: nn.Module, parameters: Iterable[nn.Parameter]) -> set[str]:
+    """Names in `model.state_dict()` of `parameters` and of the buffers (running statistics) that belong with them.
+
+    A buffer belongs with the parameters of its own module, or, where that has none, of the nearest module around it.
+    """
+    chosen = {id(parameter) for parameter in parameters}
+    names = {name for name, parameter in model.named_parameters(remove_duplicate=False) if id(parameter) in chosen}
+    for name, _ in model.named_buffers(remove_duplicate=False):
+        path = name.split(".")[:-1]
+        while path and next(model.get_submodule(".".join(path)).parameters(), None) is None:
+            path.pop()
+        if all(id(parameter) in chosen for parameter in model.get_submodule(".".join(path)).parameters()):
+            names.add(name)
+    return names

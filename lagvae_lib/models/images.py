@@ -269,7 +269,7 @@ def bernoulli(x: Tensor, logits: Tensor) -> Tensor:
     return (x * logits - F.softplus(logits)).flatten(1).sum(1)
 
 
-def evaluating(decoder: PixelCNNDecoder) -> None:
+def require_evaluation(decoder: PixelCNNDecoder) -> None:
     """Raises ValueError in training mode."""
     if decoder.training:
         raise ValueError("the decoder must be in evaluation mode (running statistics): call model.eval()")
@@ -289,7 +289,7 @@ class Folded:
     """A decoder in evaluation mode as plain weights: what importance sampling and pixel-by-pixel sampling run on."""
 
     def __init__(self, decoder: PixelCNNDecoder):
-        evaluating(decoder)
+        require_evaluation(decoder)
         self.decoder = decoder
         self.first, self.first_bias = fold(decoder.first.causal_weight(), decoder.first_norm)
         self.blocks = [block.folded() for block in decoder.blocks]

@@ -13,10 +13,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from lagvae_lib.comparison import agreement, paired
+from lagvae_lib.metrics.comparison import agreement, paired
 from lagvae_lib.plots import COLOURS
-from lagvae_lib.runs import Run
-from lagvae_lib.trajectory import Trajectory
+from lagvae_lib.runs.record import Run, Trajectory
 
 Runs = dict[str, list[Run]]
 MODEL, INFERENCE = "mean of $p(z|x)$ under the model", "mean of $q(z|x)$"

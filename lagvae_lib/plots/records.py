@@ -14,10 +14,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullLocator
 
-from lagvae_lib.metrics.active_units import THRESHOLD
+from lagvae_lib.metrics import THRESHOLD
 from lagvae_lib.metrics.inner_loop import counts_of_noise, mean_count
 from lagvae_lib.plots import COLOURS
-from lagvae_lib.runs import Run
+from lagvae_lib.runs.record import Run
 
 CURVES = {  # title: colour, and the columns by the paper's estimator and by the large-sample one
     "KL term": (COLOURS[0], "kl", None),

@@ -6,7 +6,6 @@ move vertically (the mean of q(z|x) changes), while phi stands still only horizo
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -14,39 +13,19 @@ import torch
 from torch import Tensor, nn
 
 from lagvae_lib import atomic, paths
-from lagvae_lib.data import Data
+from lagvae_lib.config.build import build_model
+from lagvae_lib.config.profiles import Config
+from lagvae_lib.data.loading import Data
 from lagvae_lib.inference import Batch, Optimisers
 from lagvae_lib.inference.aggressive import Aggressive
 from lagvae_lib.metrics.evaluate import spread_examples
 from lagvae_lib.metrics.grid import grid_posterior
-from lagvae_lib.models.build import build_model
-from lagvae_lib.profiles import Config
-from lagvae_lib.runs import Run, same_configuration
+from lagvae_lib.runs.record import Trajectory, same_configuration
 from lagvae_lib.training import OPTIMISERS
 
 POINTS = 50
-STEPS = 60  # generator updates
-DRAWN = 25  # of them in Figure 3; more would cover its panels with lines
+STEPS = 60  # decoder updates
 SMOKE_STEPS = 4
-
-
-@dataclass(frozen=True)
-class Trajectory:
-    """Positions of N points after the initialisation and after every move.
-
-    iteration [S] generator updates so far; after_inner [S] whether the last move was an inner loop;
-    model_mean, inference_mean [S, N]: the axes of Figure 2.
-    """
-
-    iteration: np.ndarray
-    after_inner: np.ndarray
-    model_mean: np.ndarray
-    inference_mean: np.ndarray
-
-    @property
-    def updates(self) -> int:
-        """How many generator updates were made."""
-        return int(self.iteration[-1])
 
 
 def load_or_trace(config: Config, data: Data, device: str = "cpu", steps: int | None = None) -> Trajectory:
@@ -67,15 +46,6 @@ def load_or_trace(config: Config, data: Data, device: str = "cpu", steps: int | 
     with atomic.replace_with(path) as temporary, open(temporary, "wb") as f:
         np.savez_compressed(f, config=np.array(json.dumps(decided_by, sort_keys=True)), **vars(trajectory))
     return trajectory
-
-
-def recorded(run: Run) -> Trajectory | None:
-    """The trajectory that lies beside a run of the same method and seed, if there is one."""
-    path = run.folder.parent / f"trajectory-seed{run.metrics['seed']}.npz"
-    if not path.exists():
-        return None
-    with np.load(path, allow_pickle=False) as saved:
-        return Trajectory(*(saved[name] for name in Trajectory.__dataclass_fields__))
 
 
 def record_path(config: Config) -> Path:
@@ -120,7 +90,7 @@ Row = tuple[int, bool, Tensor, Tensor]
 
 
 def _positions(config: Config, model: nn.Module, batch: Batch, optimisers: Optimisers, steps: int) -> Iterator[Row]:
-    """(generator updates, after an inner loop?, model means, inference means) at the start and after every move."""
+    """(decoder updates, after an inner loop?, model means, inference means) at the start and after every move."""
     strategy = config.method.inference
     state = strategy.begin()
     yield 0, False, *_look(model, batch.x)
@@ -130,7 +100,7 @@ def _positions(config: Config, model: nn.Module, batch: Batch, optimisers: Optim
             strategy.inner_loop(model, batch, optimisers.encoder)
             yield step - 1, True, *_look(model, batch.x)
             model.train()
-            strategy.generator_step(model, batch, optimisers.decoder)
+            strategy.decoder_step(model, batch, optimisers.decoder)
         else:
             strategy.step(model, batch, optimisers, state)
         yield step, False, *_look(model, batch.x)

@@ -5,11 +5,12 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from lagvae_lib.data import Data
+from lagvae_lib.config.profiles import Config
+from lagvae_lib.data import family
+from lagvae_lib.data.loading import Data
 from lagvae_lib.metrics import lag, mutual_information
 from lagvae_lib.metrics.evaluate import encode, information, spread_examples
 from lagvae_lib.models.gaussian import DiagonalGaussian
-from lagvae_lib.profiles import Config, family
 from lagvae_lib.training import OBSERVED, noise
 
 Observer = Callable[[nn.Module, int], dict]

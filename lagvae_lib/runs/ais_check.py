@@ -9,13 +9,14 @@ import time
 import torch
 
 from lagvae_lib import atomic
-from lagvae_lib.data import Data
+from lagvae_lib.config.profiles import Config
+from lagvae_lib.data.loading import Data
 from lagvae_lib.metrics.ais import annealed
 from lagvae_lib.metrics.evaluate import spread_examples
 from lagvae_lib.metrics.nll import importance_weighted
 from lagvae_lib.models.vae import Autoregressive
-from lagvae_lib.profiles import Config
-from lagvae_lib.runs import folder_of, trained_model
+from lagvae_lib.runs.record import folder_of
+from lagvae_lib.runs.train import trained_model
 
 EXAMPLES, STEPS, LEAPFROG, CHAINS = 50, 50, 3, 8
 

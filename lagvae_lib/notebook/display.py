@@ -6,9 +6,10 @@ from html import escape
 
 import pandas as pd
 
-from lagvae_lib.data import Data
-from lagvae_lib.notebook import Settings
-from lagvae_lib.profiles import TABLE, family
+from lagvae_lib.config.profiles import TABLE
+from lagvae_lib.data import family
+from lagvae_lib.data.loading import Data
+from lagvae_lib.notebook.parameters import Settings
 
 STAND_IN = {
     "text": "artificial sentences, because the real text could not be had here",

@@ -5,7 +5,8 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from lagvae_lib.methods import Variant
+from lagvae_lib.config.methods import Variant
+from lagvae_lib.config.profiles import Config, ImageModelSettings, ModelSettings
 from lagvae_lib.models.dilated import DilatedDecoder
 from lagvae_lib.models.images import PixelCNNDecoder, ResNetEncoder
 from lagvae_lib.models.posteriors import wrapped
@@ -14,7 +15,6 @@ from lagvae_lib.models.text import LSTMDecoder, LSTMEncoder
 from lagvae_lib.models.two_level import TwoLevelDecoder, TwoLevelVAE
 from lagvae_lib.models.vae import VAE, Autoregressive
 from lagvae_lib.names import choose
-from lagvae_lib.profiles import Config, ImageModelSettings, ModelSettings
 
 LOCAL = (5, 3, 3)  # kernels of the VLAE's decoder: four rows above a pixel, so that z must tell the rest
 

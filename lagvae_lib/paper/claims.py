@@ -11,11 +11,11 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from lagvae_lib import sweep, tables
+from lagvae_lib.config.methods import label
 from lagvae_lib.data import resolve_name
-from lagvae_lib.profiles import family
-from lagvae_lib.report import DATASETS, NO_RUN, costs, row_runs
-from lagvae_lib.runs import Run
+from lagvae_lib.paper import plan
+from lagvae_lib.paper.rows import DATASETS, NO_RUN, costs, moments, row_runs
+from lagvae_lib.runs.record import Records, Run
 
 HOLDS, FAILS, OPEN = "holds", "fails", "open"
 COLLAPSED = 0.1  # nats of KL, and of information, below which a code is called collapsed
@@ -37,9 +37,9 @@ class Finding:
     verdict: str
 
 
-def findings(profile: str) -> list[Finding]:
+def findings(records: Records) -> list[Finding]:
     """Every claim on every data set that it is about, in the order of the paper's argument."""
-    return list(_all(profile))
+    return list(_all(records))
 
 
 def as_frame(found: list[Finding]) -> pd.DataFrame:
@@ -49,9 +49,10 @@ def as_frame(found: list[Finding]) -> pd.DataFrame:
     return frame
 
 
-def _all(profile: str) -> Iterator[Finding]:
-    yield from _toy()
-    recorded = {name: tables.recorded(profile, resolve_name(name, profile)) for name in DATASETS}
+def _all(records: Records) -> Iterator[Finding]:
+    yield from _toy(records.toy())
+    profile = records.profile
+    recorded = {name: records.of(resolve_name(name, profile)) for name in DATASETS}
 
     def each(claim: str, check: Callable[[list[Run]], tuple[str, str]], names=tuple(DATASETS)) -> Iterator[Finding]:
         for name in names:
@@ -75,7 +76,7 @@ def _all(profile: str) -> Iterator[Finding]:
     )
     yield from each("Ours costs 2 to 4 times the training of VAE", _cost("aggressive", 2, 4))
     yield from each("SA-VAE costs 9 times or more", _cost("sa-vae", 9, math.inf))
-    inner = sweep.table_4(profile)
+    inner = plan.table_4(profile)
     yield from each("30 inner steps keep more information than 10", _keeps(inner["30"], inner["10"]), ("yelp",))
 
 
@@ -122,7 +123,7 @@ def _keeps(larger: str, smaller: str) -> Callable[[list[Run]], tuple[str, str]]:
 
     def check(runs: list[Run]) -> tuple[str, str]:
         measured, verdict = order(runs)
-        if verdict == HOLDS and tables.moments("mi_large", row_runs(runs, larger))["mean"] < COLLAPSED:
+        if verdict == HOLDS and moments("mi_large", row_runs(runs, larger))["mean"] < COLLAPSED:
             return f"{measured}; below {COLLAPSED} nats is no code", FAILS
         return measured, verdict
 
@@ -155,7 +156,7 @@ def _cost(method: str, least: float, most: float) -> Callable[[list[Run]], tuple
 
 
 def _label(runs: list[Run]) -> str:
-    return tables.label(runs[0].metrics["method"], images=family(runs[0].metrics["dataset"]) == "images")
+    return label(runs[0].metrics["method"], runs[0].family)
 
 
 def _seeds(runs: list[Run]) -> str:
@@ -165,9 +166,8 @@ def _seeds(runs: list[Run]) -> str:
 # -- the toy -----------------------------------------------------------------------------------------------------------
 
 
-def _toy() -> Iterator[Finding]:
+def _toy(runs: list[Run]) -> Iterator[Finding]:
     """The lag can be measured on the toy alone, where the true posterior is known on a grid."""
-    runs = tables.recorded("paper", "synthetic")
     plain, ours = (row_runs(runs, method) for method in ("vae", "aggressive"))
     claims = (
         "Early in training the inference network lags behind the true posterior",

@@ -5,9 +5,14 @@ from pathlib import Path
 
 import pandas as pd
 
-from lagvae_lib import atomic, claims, paths, report, tables
-from lagvae_lib.methods import METHODS
-from lagvae_lib.profiles import family
+from lagvae_lib import atomic, paths
+from lagvae_lib.config.methods import METHODS
+from lagvae_lib.data import family
+from lagvae_lib.paper import claims
+from lagvae_lib.paper.formats import as_markdown
+from lagvae_lib.paper.rows import row_runs
+from lagvae_lib.paper.tables import Table
+from lagvae_lib.runs.record import Records
 
 COLUMNS = (  # profile, data set
     ("paper", "synthetic"),
@@ -21,7 +26,7 @@ COLUMNS = (  # profile, data set
 MISSING, OTHER = "missing", "-"
 
 
-def seeds_recorded() -> pd.DataFrame:
+def seeds_recorded(records: Records) -> pd.DataFrame:
     """How many seeds of each method are recorded, as text: rows are methods, columns (profile, data set).
 
     "missing" where there is none, "-" where a method is not made for such data. Runs with a smaller budget count for
@@ -29,9 +34,8 @@ def seeds_recorded() -> pd.DataFrame:
     """
     columns = {}
     for profile, dataset in COLUMNS:
-        runs = tables.recorded(profile, dataset)
-        kind = "images" if family(dataset) == "images" else "text"
-        columns[profile, dataset] = {name: _seeds(runs, name, kind) for name in METHODS}
+        runs = records.of(dataset, profile)
+        columns[profile, dataset] = {name: _seeds(runs, name, family(dataset)) for name in METHODS}
     frame = pd.DataFrame(columns)
     frame.insert(0, ("", "method"), [METHODS[name].label for name in frame.index])
     return frame
@@ -40,34 +44,34 @@ def seeds_recorded() -> pd.DataFrame:
 def _seeds(runs: list, name: str, kind: str) -> str:
     if kind not in METHODS[name].families:
         return OTHER
-    found = report.row_runs(runs, name)
+    found = row_runs(runs, name)
     smaller = "*" * any(run.metrics["method"] != name for run in found)
     return f"{len(found)}{smaller}" if found else MISSING
 
 
-def blocks() -> dict[str, str]:
+def blocks(records: Records) -> dict[str, str]:
     """The generated parts of the README, by name."""
-    status = report.Table(
+    status = Table(
         "Seeds of each row on record, by profile and data set; * with a smaller budget than the profile's, which the "
         "row of its table names.",
-        seeds_recorded(),
+        seeds_recorded(records),
         pd.DataFrame(),
     )
-    return {"status": report.as_markdown(status), "claims": claims_markdown("scaled")}
+    return {"status": as_markdown(status), "claims": claims_markdown(records)}
 
 
-def claims_markdown(profile: str) -> str:
+def claims_markdown(records: Records) -> str:
     """The claims and what was measured, as a table."""
-    frame = claims.as_frame(claims.findings(profile))
+    frame = claims.as_frame(claims.findings(records))
     frame.columns = pd.MultiIndex.from_product([[""], frame.columns])
-    return report.as_markdown(report.Table(claims.RULE, frame, pd.DataFrame()))
+    return as_markdown(Table(claims.RULE, frame, pd.DataFrame()))
 
 
-def update(readme: Path | None = None) -> None:
+def update(records: Records, readme: Path | None = None) -> None:
     """Write the generated parts anew. Raises ValueError where the README has no place for one of them."""
     readme = readme or paths.ROOT / "README.md"
     text = readme.read_text(encoding="utf-8")
-    for name, content in blocks().items():
+    for name, content in blocks(records).items():
         place = re.compile(rf"(?<=<!-- {name}: made by `make tables` -->\n).*?(?=<!-- end of {name} -->)", re.DOTALL)
         if not place.search(text):
             raise ValueError(f"{readme.name} has no part between '<!-- {name}: made by `make tables` -->' and its end")

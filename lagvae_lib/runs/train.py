@@ -1,62 +1,33 @@
-"""One folder per run: configuration, history, metrics and provenance; atomic, resumable, loaded when finished.
+"""Training a run: prepared from names, resumed from its checkpoint, evaluated, and recorded in one step at the end."""
 
-    results/runs/<profile>/<data set>/<method>/seed<k>/
-        config.json   history.csv   metrics.json   dynamics.csv   points.npz (toy)     committed
-        checkpoint.pt   weights.safetensors                                            not committed
-
-`metrics.json` is written last: a run that has it is finished and is never trained again.
-"""
-
-import fcntl
-import hashlib
-import json
 import os
 import platform
 import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, fields, is_dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from pickle import UnpicklingError
 
 import numpy as np
 import pandas as pd
 import torch
+from filelock import FileLock, Timeout
 from safetensors.torch import load_file, save_file
 
 from lagvae_lib import atomic, paths
-from lagvae_lib.data import Data, resolve_name
-from lagvae_lib.data import load as load_data
-from lagvae_lib.metrics.evaluate import IW_SAMPLES, test_metrics
-from lagvae_lib.models.build import build_model
-from lagvae_lib.names import choose
-from lagvae_lib.observe import observer
-from lagvae_lib.profiles import Config, default_profile, family, resolve
+from lagvae_lib.config.build import build_model
+from lagvae_lib.config.profiles import Config, choose_device, default_profile, resolve
+from lagvae_lib.data import resolve_name
+from lagvae_lib.data.loading import Data
+from lagvae_lib.data.loading import load as load_data
+from lagvae_lib.metrics.evaluate import IW_SAMPLES, evaluate
+from lagvae_lib.runs.observe import observer
+from lagvae_lib.runs.record import BadCheckpoint, Run, RunBusy, as_json, folder_of, load
 from lagvae_lib.training import FINAL, Trainer, noise
 
 CHECKPOINT_SECONDS = 60.0
-DEVICES = ("auto", "cpu", "cuda")
-
-
-class RunBusy(RuntimeError):
-    """Another process is working on this run."""
-
-
-class BadCheckpoint(RuntimeError):
-    """A checkpoint that cannot be read or belongs to another model."""
-
-
-@dataclass(frozen=True)
-class Run:
-    """A finished run's record."""
-
-    folder: Path
-    config: dict
-    metrics: dict
-    history: pd.DataFrame
-    dynamics: pd.DataFrame
-    points: dict[str, np.ndarray]
 
 
 def run_named(
@@ -79,51 +50,6 @@ def prepared(dataset: str, method: str, profile: str = "auto", seed: int = 0) ->
     return replace(config, dataset=loaded.name), loaded
 
 
-def choose_device(device: str) -> str:
-    """`device` itself, or for "auto" the GPU if there is one. Raises ValueError for an unknown or absent device."""
-    if device == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    choose(device, DEVICES, "device")
-    if device == "cuda" and not torch.cuda.is_available():
-        raise ValueError("device 'cuda' is asked for, but torch finds no GPU here; valid here: auto, cpu")
-    return device
-
-
-def folder_of(config: Config) -> Path:
-    """The run's folder: `seed<k>`, or `seed<k>-<hash>` where that holds a run of another configuration."""
-    base = paths.results_dir() / "runs" / config.profile / config.dataset / config.method.name
-    plain = base / f"seed{config.seed}"
-    saved = _read_config(plain)
-    if saved is None or same_configuration(saved, config):
-        return plain
-    return base / f"seed{config.seed}-{config_hash(config)}"
-
-
-def same_configuration(saved: dict, config: object) -> bool:
-    """Whether a saved configuration, or part of one, is this; a knob younger than the record must be at its default.
-
-    How a method is called in tables, and where it comes from, may change (fields without `compare`).
-    """
-    for field in fields(config):
-        value = getattr(config, field.name)
-        if not field.compare:
-            continue
-        if field.name not in saved:
-            if value != field.default:
-                return False
-        elif is_dataclass(value):
-            if not same_configuration(saved[field.name], value):
-                return False
-        elif saved[field.name] != (list(value) if isinstance(value, tuple) else value):
-            return False
-    return set(saved) <= {field.name for field in fields(config)}
-
-
-def config_hash(config: Config) -> str:
-    """Eight hexadecimal digits that stand for a configuration."""
-    return hashlib.sha256(json.dumps(_as_json(config), sort_keys=True).encode()).hexdigest()[:8]
-
-
 def run(
     config: Config,
     data: Data,
@@ -142,12 +68,12 @@ def run(
     with _held(folder, report), _threads_for(config):
         if (folder / "metrics.json").exists():  # the process that held the run until now has finished it
             return load(folder)
-        atomic.write_json(folder / "config.json", _as_json(config))
+        atomic.write_json(folder / "config.json", as_json(config))
         trainer = trainer_of(config, data, device)
         checkpoint = folder / "checkpoint.pt"
         if checkpoint.exists():
             resume(trainer, checkpoint)
-            report(f"resumed at epoch {trainer.state['epoch'] + 1}, iteration {trainer.state['iteration']}")
+            report(f"resumed at epoch {trainer.state.epoch + 1}, iteration {trainer.state.iteration}")
         trainer.fit(_Checkpoints(checkpoint, checkpoint_seconds, report))
         save(checkpoint, trainer.state_dict())
         _finish(folder, config, data, trainer, device)
@@ -160,20 +86,6 @@ def resume(trainer: Trainer, checkpoint: Path) -> None:
         trainer.load_state_dict(torch.load(checkpoint, weights_only=True, map_location="cpu"))
     except (RuntimeError, KeyError, EOFError, UnpicklingError) as error:
         raise BadCheckpoint(f"{checkpoint} cannot be resumed ({error}); delete it to start the run again") from None
-
-
-def load(folder: Path) -> Run:
-    """The record of a finished run. Raises FileNotFoundError where there is none."""
-    points = folder / "points.npz"
-    dynamics = folder / "dynamics.csv"
-    return Run(
-        folder,
-        json.loads((folder / "config.json").read_text()),
-        json.loads((folder / "metrics.json").read_text()),
-        pd.read_csv(folder / "history.csv"),
-        pd.read_csv(dynamics) if dynamics.exists() else pd.DataFrame(),
-        dict(np.load(points, allow_pickle=False)) if points.exists() else {},
-    )
 
 
 def trained_model(config: Config, data: Data, device: str = "cpu") -> torch.nn.Module:
@@ -200,9 +112,9 @@ class _Checkpoints:
         self.last, self.epochs = time.monotonic(), None
 
     def __call__(self, trainer: Trainer) -> None:
-        epochs = trainer.state["epoch"]
+        epochs = trainer.state.epoch
         if self.epochs is not None and epochs != self.epochs:
-            self.report(_line(trainer.state["history"][-1]))
+            self.report(_line(trainer.state.history[-1]))
         self.epochs = epochs
         if time.monotonic() - self.last >= self.seconds:
             save(self.path, trainer.state_dict())
@@ -244,13 +156,13 @@ def _finish(folder: Path, config: Config, data: Data, trainer: Trainer, device: 
     start = time.perf_counter(), time.process_time()
     samples = [k for k in IW_SAMPLES if k < config.evaluation.iw_samples] + [config.evaluation.iw_samples]
     options = {"draws": config.evaluation.mi_draws, "nll_examples": config.evaluation.iw_examples}
-    metrics = test_metrics(trainer.evaluated, data.test.to(device), noise(config.seed, FINAL, 0), samples, **options)
-    if family(config.dataset) == "toy":
+    metrics = evaluate(trainer.evaluated, data.test.to(device), noise(config.seed, FINAL, 0), samples, **options)
+    if data.fresh is not None:
         metrics |= _fresh(config, data, trainer.evaluated, device, samples)
-    seconds, cpu = trainer.state["seconds"], trainer.state["cpu_seconds"]
+    seconds, cpu = trainer.state.seconds, trainer.state.cpu_seconds
     seconds["test"], cpu["test"] = time.perf_counter() - start[0], time.process_time() - start[1]
-    atomic.write_text(folder / "history.csv", pd.DataFrame(trainer.state["history"]).round(6).to_csv(index=False))
-    _write_observations(folder, trainer.state["observations"])
+    atomic.write_text(folder / "history.csv", pd.DataFrame(trainer.state.history).round(6).to_csv(index=False))
+    _write_observations(folder, trainer.state.observations)
     half = {
         name: (value.half() if value.is_floating_point() else value).contiguous()
         for name, value in trainer.model.state_dict().items()
@@ -258,8 +170,9 @@ def _finish(folder: Path, config: Config, data: Data, trainer: Trainer, device: 
     with atomic.replace_with(folder / "weights.safetensors") as temporary:
         save_file(half, temporary)
     identity = {"dataset": config.dataset, "method": config.method.name, "profile": config.profile, "seed": config.seed}
-    progress = {"epochs": trainer.state["epoch"], "iterations": trainer.state["iteration"]}
-    counts = {str(steps): times for steps, times in sorted(trainer.state["inner_counts"].items())}
+    progress = {"epochs": trainer.state.epoch, "iterations": trainer.state.iteration}
+    progress["ended"] = trainer.state.progress.ended
+    counts = {str(steps): times for steps, times in sorted(trainer.state.inner_counts.items())}
     progress |= {"inner_counts": counts} if counts else {}
     times = {"seconds": _rounded(seconds), "cpu_seconds": _rounded(cpu)}
     atomic.write_json(
@@ -270,7 +183,7 @@ def _finish(folder: Path, config: Config, data: Data, trainer: Trainer, device: 
 
 def _fresh(config: Config, data: Data, model, device: str, samples: list[int]) -> dict:
     """The toy again on lines that nothing was fitted to or selected on."""
-    values = test_metrics(model, data.fresh.to(device), noise(config.seed, FINAL, 1), samples)
+    values = evaluate(model, data.fresh.to(device), noise(config.seed, FINAL, 1), samples)
     return {"fresh": {key: values[key] for key in ("nll", "elbo", "kl", "mi", "nll_standard_error") if key in values}}
 
 
@@ -317,15 +230,6 @@ def _rounded(seconds: dict[str, float]) -> dict[str, float]:
     return {name: round(value, 2) for name, value in seconds.items()}
 
 
-def _as_json(config: Config) -> dict:
-    return json.loads(json.dumps(config.as_dict()))
-
-
-def _read_config(folder: Path) -> dict | None:
-    path = folder / "config.json"
-    return json.loads(path.read_text()) if path.exists() else None
-
-
 @contextmanager
 def _threads_for(config: Config) -> Iterator[None]:
     """One thread for small models: a second makes them slower, and the numbers would depend on the machine's cores."""
@@ -345,13 +249,18 @@ def _held(folder: Path, report: Callable[[str], None] = lambda line: None) -> It
     and the same sweep started again is to have what they make.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / ".lock", "w") as f:
-        try:
-            fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            busy = f"another process is working on {os.path.relpath(folder)}"
-            if os.environ.get("LAGVAE_WAIT") != "1":
-                raise RunBusy(f"{busy}; wait for it or stop it") from None
-            report(f"{busy}; waiting for it to end")
-            fcntl.flock(f, fcntl.LOCK_EX)
+    lock = FileLock(folder / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        busy = f"another process is working on {os.path.relpath(folder)}"
+        if os.environ.get("LAGVAE_WAIT") != "1":
+            raise RunBusy(f"{busy}; wait for it or stop it") from None
+        report(f"{busy}; waiting for it to end")
+        lock.acquire()
+    try:
+        for unfinished in folder.glob(".*.tmp"):  # left by a writer that was killed
+            unfinished.unlink()
         yield
+    finally:
+        lock.release()

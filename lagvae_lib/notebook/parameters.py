@@ -9,10 +9,11 @@ papermill passes unknown names and wrong types without a word, so every notebook
 import types
 from dataclasses import dataclass
 
-from lagvae_lib import data, methods
+from lagvae_lib.config.methods import METHODS, find
+from lagvae_lib.config.profiles import DEVICES, PROFILES, choose_device, default_profile
+from lagvae_lib.data import resolve_name
 from lagvae_lib.names import choose
-from lagvae_lib.profiles import PROFILES, default_profile
-from lagvae_lib.runs import DEVICES, Run, choose_device, run_named
+from lagvae_lib.runs.record import Run
 
 SHELL = {"In", "Out", "exit", "quit", "open", "get_ipython"}  # what IPython itself puts among a notebook's names
 
@@ -39,6 +40,8 @@ class Settings:
 
     def run(self, method: str, seed: int | None = None) -> Run:
         """The run of one method: loaded if it is finished, trained otherwise, with a line of progress an epoch."""
+        from lagvae_lib.runs.train import run_named  # PyTorch, which the check of the parameters does without
+
         seed = self.seed if seed is None else seed
         prefix = f"{method}, seed {seed}: "
         return run_named(
@@ -87,12 +90,12 @@ def _settled(values: dict) -> Settings:
     dataset, asked = values.get("dataset", "synthetic"), values.get("profile", "auto")
     choose(asked, ("auto", *PROFILES), "profile")
     profile = default_profile(dataset) if asked == "auto" else asked
-    data.resolve_name(dataset, profile)
+    resolve_name(dataset, profile)
     chosen = tuple(name.strip() for name in values.get("methods", "").split(",") if name.strip())
     if "methods" in values and not chosen:
-        raise ValueError(f"parameter 'methods' names no method; valid are {', '.join(methods.METHODS)}")
+        raise ValueError(f"parameter 'methods' names no method; valid are {', '.join(METHODS)}")
     for name in chosen:
-        methods.find(name)
+        find(name)
     choose(values.get("device", "auto"), DEVICES, "device")
     return Settings(values, dataset, chosen, _seeds(values), profile, choose_device(values.get("device", "auto")))
 

@@ -12,7 +12,6 @@ from importlib.resources import files
 
 from lagvae_lib.names import choose
 
-METRICS = ("nll", "kl", "mi", "au")
 SOURCE = {"yahoo": "Table 1", "yelp": "Table 1", "omniglot": "Table 2"}
 OTHER_VERSIONS = {"yelp-small": "yelp", "yahoo-small": "yahoo", "omniglot-28": "omniglot"}
 _CELL = re.compile(r"(?P<bound>≤?)(?P<mean>\d+(\.\d+)?)( \((?P<sd>\d+(\.\d+)?)\))?")
@@ -75,7 +74,7 @@ class InnerSteps:
 
 @cache
 def _printed() -> dict:
-    return json.loads(files("lagvae_lib").joinpath("published.json").read_text(encoding="utf-8"))
+    return json.loads(files("lagvae_lib.paper").joinpath("published.json").read_text(encoding="utf-8"))
 
 
 def counterpart(dataset: str) -> str | None:

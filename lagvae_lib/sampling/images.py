@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from lagvae_lib.models.images import Folded, PixelCNNDecoder, evaluating
+from lagvae_lib.models.images import Folded, PixelCNNDecoder, require_evaluation
 
 
 def sample(
@@ -61,7 +61,7 @@ def sample_naive(decoder: PixelCNNDecoder, z: Tensor | None, uniforms: Tensor, i
 
     Raises ValueError in training mode.
     """
-    evaluating(decoder)
+    require_evaluation(decoder)
     image = torch.zeros_like(uniforms).unsqueeze(1) if image is None else image.clone()
     image[:, :, row:] = 0
     for i in range(row, decoder.size):

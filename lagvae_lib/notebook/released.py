@@ -5,11 +5,13 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from lagvae_lib.data import Data, MissingData
-from lagvae_lib.data import load as load_data
-from lagvae_lib.notebook import Settings
-from lagvae_lib.profiles import Config, resolve
-from lagvae_lib.runs import Run, folder_of, load, run_named, trained_model
+from lagvae_lib.config.profiles import Config, resolve
+from lagvae_lib.data.loading import Data
+from lagvae_lib.data.loading import load as load_data
+from lagvae_lib.data.sources import MissingData
+from lagvae_lib.notebook.parameters import Settings
+from lagvae_lib.runs.record import Run, folder_of, load
+from lagvae_lib.runs.train import run_named, trained_model
 
 LONGEST = 60  # words decoded where a profile does not cut documents
 

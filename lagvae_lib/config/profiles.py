@@ -7,15 +7,15 @@ A run is data set x method x profile x seed; `resolve` makes the whole configura
 import os
 from dataclasses import asdict, dataclass, replace
 
-import torch
-
-from lagvae_lib.data import is_images
+from lagvae_lib.config.methods import OWN, Method, find, for_family, knobs
+from lagvae_lib.data import family
 from lagvae_lib.inference.aggressive import Aggressive
-from lagvae_lib.methods import OWN, Method, find, for_family
+from lagvae_lib.lazy import torch
 from lagvae_lib.names import choose
-from lagvae_lib.training import Schedule
+from lagvae_lib.schedule import Schedule
 
 PROFILES = ("smoke", "quick", "scaled", "paper")
+DEVICES = ("auto", "cpu", "cuda")
 
 
 @dataclass(frozen=True)
@@ -221,17 +221,22 @@ class Config:
         return asdict(self)
 
 
-def family(dataset: str) -> str:
-    """Which column of the paper's settings a data set belongs to."""
-    return "toy" if dataset == "synthetic" else "images" if is_images(dataset) else "text"
-
-
 def default_profile(dataset: str) -> str:
     """What "auto" means: LAGVAE_PROFILE if set; `paper` with a GPU and for the toy, which fits anywhere; or `quick`."""
     forced = os.environ.get("LAGVAE_PROFILE")
     if forced:
         return choose(forced, PROFILES, "profile in LAGVAE_PROFILE")
     return "paper" if torch.cuda.is_available() or family(dataset) == "toy" else "quick"
+
+
+def choose_device(device: str) -> str:
+    """`device` itself, or for "auto" the GPU if there is one. Raises ValueError for an unknown or absent device."""
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    choose(device, DEVICES, "device")
+    if device == "cuda" and not torch.cuda.is_available():
+        raise ValueError("device 'cuda' is asked for, but torch finds no GPU here; valid here: auto, cpu")
+    return device
 
 
 def resolve(dataset: str, method: str, profile: str, seed: int) -> Config:
@@ -241,8 +246,8 @@ def resolve(dataset: str, method: str, profile: str, seed: int) -> Config:
     table = TABLE[family(dataset)]
     choose(profile, table, f"profile of {dataset}")
     values = table[profile]
-    found = _fit_method(find(method), values, explicit=method)
-    kind = "images" if family(dataset) == "images" else "text"
+    found = _fit_method(find(method), values, explicit=knobs(method))
+    kind = family(dataset)
     if kind not in found.families:
         raise ValueError(
             f"method {found.name!r} is for {' and '.join(found.families)}, and {dataset!r} is {kind}; "
@@ -253,7 +258,7 @@ def resolve(dataset: str, method: str, profile: str, seed: int) -> Config:
     return Config(dataset, found, profile, seed, values.data, values.model, schedule, values.evaluation)
 
 
-def _fit_method(method: Method, profile: Profile, explicit: str) -> Method:
+def _fit_method(method: Method, profile: Profile, explicit: set[str]) -> Method:
     """The profile's values of the knobs that depend on the size of the job, where the method has any use for them and
     its name does not set them itself."""
     objective, wanted = method.objective, {"objective": {}, "inference": {}, "variant": {}}
@@ -265,6 +270,6 @@ def _fit_method(method: Method, profile: Profile, explicit: str) -> Method:
     if method.variant.prior == "vamp":
         wanted["variant"]["pseudo_inputs"] = profile.pseudo_inputs
     for part, values in wanted.items():
-        values = {knob: value for knob, value in values.items() if f"{knob}=" not in explicit}
+        values = {knob: value for knob, value in values.items() if knob not in explicit}
         method = replace(method, **{part: replace(getattr(method, part), **values)})
     return method

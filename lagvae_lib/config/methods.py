@@ -5,16 +5,17 @@ the inference, the objective or the variant (`aggressive+clip=separate`, `bn-vae
 or the most epochs (`sa-vae+steps=5+max_epochs=15`). That is another method, with a folder of its own among the results.
 """
 
+import math
 from dataclasses import dataclass, field, fields, replace
 
+from lagvae_lib.data import FAMILIES
 from lagvae_lib.inference import Inference
 from lagvae_lib.inference.aggressive import Aggressive
 from lagvae_lib.inference.amortised import Amortised
 from lagvae_lib.inference.semi_amortised import SemiAmortised
-from lagvae_lib.names import choose
+from lagvae_lib.names import choose, require
 from lagvae_lib.objectives import Objective
 
-FAMILIES = ("text", "images")  # the toy counts as text
 POSTERIORS = ("gaussian", "batch-norm", "floor")
 PRIORS = ("normal", "vamp", "flow")
 DECODERS = ("standard", "skip", "dilated", "local")
@@ -46,8 +47,8 @@ class Variant:
         choose(self.decoder, DECODERS, "decoder")
         if self.levels not in (1, 2):
             raise ValueError(f"levels must be 1 or 2, not {self.levels}")
-        if self.scale <= 0 or self.delta <= 0 or self.pseudo_inputs < 1:
-            raise ValueError("scale and delta must be positive, and there must be at least one pseudo-input")
+        require(self, "scale delta", above=0)
+        require(self, "pseudo_inputs", least=1)
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,7 @@ class Method:
     objective: Objective = Objective()
     inference: Inference = Amortised()
     variant: Variant = Variant()
-    families: tuple[str, ...] = FAMILIES
+    families: tuple[str, ...] = field(default=FAMILIES, compare=False)
     optimiser: str | None = None
     lr: float | None = None
     max_epochs: int | None = None
@@ -103,7 +104,7 @@ METHODS = {
             "CNN-VAE",
             "reference point of Table 1; Yang et al. 2017",
             variant=Variant(decoder="dilated"),
-            families=("text",),
+            families=("toy", "text"),
             optimiser="adam",
             lr=1e-3,
         ),
@@ -144,8 +145,18 @@ METHODS = {
 
 
 def for_family(family: str) -> tuple[str, ...]:
-    """Names of the methods made for "text" or "images"."""
+    """Names of the methods made for one of `data.FAMILIES`."""
     return tuple(name for name, method in METHODS.items() if family in method.families)
+
+
+def label(name: str, family: str) -> str:
+    """A method's name in tables and figures; the decoder without z is called after its network."""
+    return "PixelCNN" if family == "images" and name == "autoregressive" else find(name).label
+
+
+def knobs(method: str) -> set[str]:
+    """Names of what a method's name sets (`aggressive+window=10`: `window`)."""
+    return {change.partition("=")[0] for change in method.split("+")[1:]}
 
 
 def find(name: str) -> Method:
@@ -168,8 +179,8 @@ OWN = {"optimiser": str, "lr": float, "max_epochs": int}
 
 
 def _change(method: Method, change: str) -> Method:
-    """One field set anew, in whichever part of the method has it; no two parts share a name that may be set."""
-    owners = {field.name: part for part in PARTS for field in fields(getattr(method, part))}
+    """One field set anew, in whichever part of the method has it."""
+    owners = {knob.name: part for part in PARTS for knob in fields(getattr(method, part))}
     key, _, value = change.partition("=")
     choose(key, (*owners, *OWN), f"knob of {method.name}")
     # `fixed_steps` is None by default: a number in any case
@@ -178,8 +189,22 @@ def _change(method: Method, change: str) -> Method:
         parsed = value if kind is str else float(value) if kind is float else int(value)
     except ValueError:
         raise ValueError(f"{change!r} in the method's name: {value!r} is not a number") from None
+    if kind is float and not math.isfinite(parsed):
+        raise ValueError(f"{change!r} in the method's name: {value!r} is not a finite number")
     changed = {key: parsed} if key in OWN else {owners[key]: replace(getattr(method, owners[key]), **{key: parsed})}
     return replace(method, label=_noted(method.label, f"{key.replace('_', ' ')} {value}"), **changed)
+
+
+def _check_names() -> None:
+    """A knob must mean one thing: no two parts of a method, nor a part and the optimisation, may share a name."""
+    for strategy in (Amortised, Aggressive, SemiAmortised):
+        names = [knob.name for part in (strategy, Objective, Variant) for knob in fields(part)] + list(OWN)
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise TypeError(f"knobs of {strategy.__name__} that have two meanings: {', '.join(twice)}")
+
+
+_check_names()
 
 
 def _noted(label: str, note: str) -> str:

@@ -4,18 +4,19 @@
     runs[0].record          results/runs/scaled/yelp-small/<method>/seed0/metrics.json
     runs[0].notebook        the essay that trains it, given `parameters(runs[0])`
 
-Knobs in a method's name (`aggressive+fixed_steps=10`) are those of `lagvae_lib.methods`.
+Knobs in a method's name (`aggressive+fixed_steps=10`) are those of `lagvae_lib.config.methods`.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from lagvae_lib import data, published
-from lagvae_lib.methods import find, for_family
+from lagvae_lib.config.methods import find, for_family
+from lagvae_lib.config.profiles import DEVICES, PROFILES, TABLE, resolve
+from lagvae_lib.data import family, resolve_name
 from lagvae_lib.names import choose
-from lagvae_lib.profiles import PROFILES, TABLE, family, resolve
-from lagvae_lib.runs import DEVICES, folder_of
+from lagvae_lib.paper import published
+from lagvae_lib.runs.record import folder_of
 
 DEFAULTS = {"profile": "scaled", "datasets": "", "methods": "", "seeds": "", "device": "auto"}  # "" is all of the plan
 NOTEBOOKS = {"toy": "02_synthetic.ipynb", "text": "03_yelp.ipynb", "images": "04_omniglot.ipynb"}
@@ -77,7 +78,7 @@ def plan(
     choose(profile, PROFILES, "profile")
     runs = list(dict.fromkeys(_all(profile)))
     wanted = {
-        "dataset": {data.resolve_name(name, profile) for name in datasets},
+        "dataset": {resolve_name(name, profile) for name in datasets},
         "method": {_affordable(find(name).name, profile) for name in methods},
         "seed": set(seeds),
     }
@@ -114,7 +115,7 @@ def _all(profile: str) -> Iterator[Planned]:
 
 def _grid(dataset: str, methods: Sequence[str], profile: str, seeds: Iterable[int]) -> Iterator[Planned]:
     """Seed by seed, so that an unfinished sweep has every method before it has any twice."""
-    name = data.resolve_name(dataset, profile)
+    name = resolve_name(dataset, profile)
     return (Planned(name, _affordable(method, profile), profile, seed) for seed in seeds for method in methods)
 
 
@@ -157,11 +158,13 @@ def at_hand(runs: Iterable[Planned]) -> list[Planned]:
 
     Fetches and checks every data set once. Raises `data.MissingData` at the other profiles.
     """
+    from lagvae_lib.data.loading import load  # PyTorch, which a plan is made without
+
     runs, names = list(runs), {}
     for run in runs:
         if (run.dataset, run.profile) not in names:
             settings = resolve(run.dataset, run.method, run.profile, run.seed).data
-            names[run.dataset, run.profile] = data.load(run.dataset, settings, profile=run.profile).name
+            names[run.dataset, run.profile] = load(run.dataset, settings, profile=run.profile).name
     return list(dict.fromkeys(replace(run, dataset=names[run.dataset, run.profile]) for run in runs))
 
 

@@ -1,0 +1,140 @@
+"""Data sets ready to train on: `load` gives the three splits as batches, and says where they came from."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from lagvae_lib.data import family, is_file, resolve_name
+from lagvae_lib.data.corpora import Corpus, text_corpus, user_corpus
+from lagvae_lib.data.grammar import grammar_corpus
+from lagvae_lib.data.images import image_batches, image_set
+from lagvae_lib.data.sources import MissingData
+from lagvae_lib.data.synthetic import FRESH_LINES, fresh_lines, synthetic_corpus
+from lagvae_lib.data.text import TextBatches, Vocab
+
+
+class Batches(Protocol):
+    """A split as batches. `order` gives an epoch's, as handles (plain values) for `get`. Generators are CPU generators,
+    so that one seed serves every device."""
+
+    def __len__(self) -> int: ...
+    def __iter__(self): ...
+    def order(self, generator: torch.Generator) -> list: ...
+    def get(self, handle, generator: torch.Generator) -> Tensor: ...
+    def draw(self, generator: torch.Generator) -> Tensor: ...
+    def to(self, device: str) -> "Batches": ...
+
+
+@dataclass(frozen=True)
+class Data:
+    """A data set as a run uses it. `fresh`: further examples that nothing is fitted to or selected on (the toy).
+
+    units: a batch's size as the inner loop counts it, predicted words for text, images for images.
+    vocab: of text; None for images.
+    """
+
+    name: str
+    train: Batches
+    valid: Batches
+    test: Batches
+    sha256: str
+    stand_in: bool
+    source: str
+    notes: tuple[str, ...]
+    vocab: Vocab | None
+    units: Callable[[Tensor], int]
+    fresh: Batches | None = None
+
+
+def predicted_words(x: Tensor) -> int:
+    """How many words of the batch x [B, T] a model predicts: all but <s>."""
+    return x.shape[0] * (x.shape[1] - 1)
+
+
+def load(dataset: str, settings, *, profile: str) -> Data:
+    """The data set that `dataset` means at `profile`, shrunk to `settings` (a `DataSettings`).
+
+    Where it can't be had, `smoke` and `quick` take a stand-in, `grammar` or `glyphs` (`Data.stand_in` says so);
+    the other profiles raise `MissingData`, which names the ways to get it. Raises `UnknownName` and `DataError` too.
+    """
+    name = resolve_name(dataset, profile)
+    if name == "synthetic":
+        return _synthetic(settings)
+    of_kind, stand_in = (_images, "glyphs") if family(name) == "images" else (_text, "grammar")
+    try:
+        return of_kind(name, settings)
+    except MissingData:
+        if profile not in ("smoke", "quick") or is_file(name):
+            raise
+        return of_kind(stand_in, settings)
+
+
+def _images(name: str, settings) -> Data:
+    found = image_set(name, (settings.train, settings.valid, settings.test))
+    train, valid, test = (image_batches(found, split, settings.batch_size) for split in ("train", "valid", "test"))
+    return Data(
+        name=found.name,
+        train=train,
+        valid=valid,
+        test=test,
+        sha256=found.sha256,
+        stand_in=found.stand_in,
+        source=found.source,
+        notes=found.notes,
+        vocab=None,
+        units=len,
+    )
+
+
+def _text(name: str, settings) -> Data:
+    sizes = (settings.train, settings.valid, settings.test)
+    options = {"max_len": settings.max_len, "vocab_size": settings.vocab_size}
+    if name == "grammar":
+        corpus = grammar_corpus(*(size or default for size, default in zip(sizes, (10_000, 1_000, 1_000), strict=True)))
+    else:
+        options["sizes"] = sizes if all(sizes) else None
+        corpus = user_corpus(name, **options) if is_file(name) else text_corpus(name, **options)
+    return _as_data(corpus, settings.batch_size)
+
+
+def _as_data(corpus: Corpus, batch_size: int) -> Data:
+    train, valid, test = (TextBatches(corpus.splits[split], batch_size) for split in ("train", "valid", "test"))
+    return Data(
+        name=corpus.name,
+        train=train,
+        valid=valid,
+        test=test,
+        sha256=corpus.sha256,
+        stand_in=corpus.stand_in,
+        source=corpus.source,
+        notes=tuple(corpus.notes),
+        vocab=corpus.vocab,
+        units=predicted_words,
+    )
+
+
+def _synthetic(settings) -> Data:
+    """The toy. As in the paper the test file is the validation set; `fresh` lines are neither."""
+    corpus = synthetic_corpus()
+    vocab = Vocab.from_counts({str(word): 1 for word in range(1000)}, min_count=0)
+
+    def batches(lines, size):
+        return TextBatches([vocab.encode([str(int(w)) for w in line]) for line in lines[:size]], settings.batch_size)
+
+    test = batches(corpus.test, settings.test)
+    return Data(
+        name="synthetic",
+        train=batches(corpus.train, settings.train),
+        valid=batches(corpus.test, settings.valid),
+        test=test,
+        sha256=corpus.sha256,
+        stand_in=False,
+        source="regenerated by the recipe",
+        notes=("the validation and the test set are the same file, as in the paper",),
+        vocab=vocab,
+        units=predicted_words,
+        fresh=batches(fresh_lines(FRESH_LINES), settings.test),
+    )

@@ -1,0 +1,28 @@
+"""What every strategy does with gradients: forget them, clip them, and detach the loss that they came from."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from lagvae_lib.lazy import torch
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from lagvae_lib.models.vae import Loss
+
+
+def zero_grad(parameters: list[torch.nn.Parameter]) -> None:
+    """Forget all gradients."""
+    for parameter in parameters:
+        parameter.grad = None
+
+
+def clip(parameters: list[torch.nn.Parameter], max_norm: float) -> Tensor:
+    """Scale the gradients of `parameters` to a joint norm of at most `max_norm`; returns whether they passed it."""
+    return torch.nn.utils.clip_grad_norm_(parameters, max_norm) > max_norm
+
+
+def means(loss: Loss) -> Loss:
+    """A batch's mean loss, cut from its graph."""
+    return loss._make(term.detach().mean() for term in loss)

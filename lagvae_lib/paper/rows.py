@@ -1,0 +1,98 @@
+"""Which runs fill a row of the paper's tables, and its cells: mean and sd over seeds, and what the training cost."""
+
+from collections.abc import Iterable
+
+import pandas as pd
+
+from lagvae_lib.config.methods import knobs, label
+from lagvae_lib.data import family
+from lagvae_lib.runs.record import Run
+
+DATASETS = {"yahoo": "Yahoo", "yelp": "Yelp", "omniglot": "OMNIGLOT"}
+METRICS = {"nll": "NLL", "kl": "KL", "mi": "MI", "au": "AU"}
+BESIDE = {"mi_large": "MI, all examples"}  # what the paper does not have
+NO_RUN = "no run"
+
+
+def row_runs(runs: Iterable[Run], method: str) -> list[Run]:
+    """The runs of a row: those of the method itself, else those of its smaller budget (`steps`, `max_epochs`)."""
+    runs = list(runs)
+    own = [run for run in runs if run.metrics["method"] == method]
+    return own or [
+        run
+        for run in runs
+        if run.metrics["method"].split("+")[0] == method and knobs(run.metrics["method"]) <= {"steps", "max_epochs"}
+    ]
+
+
+def costs(run: Run) -> dict[str, float]:
+    """What a run's time went into, in seconds, and in what it was spent.
+
+    wall: everything, as the paper's whole-script time. cpu: the processor's seconds of training alone (steps of the
+    model; looks, validation and the test left out). epochs, aggressive_epochs. step, aggressive_step: processor
+    seconds of a decoder update without and with an inner loop; inner_steps: the inner loop's mean length.
+    aggressive_ratio, plain_updates: an aggressive update, and the whole training, in the run's own plain updates, which
+    other load on the same core does not change as long as it is even. NaN where a run has no such stage.
+    """
+    history, cpu = run.history, run.metrics["cpu_seconds"]
+    updates = history["iteration"].diff().fillna(history["iteration"].iloc[0])
+    stage = history["aggressive"].astype(bool)
+    aggressive, plain = updates[stage].sum(), updates[~stage].sum()
+    total = cpu.get("aggressive", 0.0) + cpu.get("plain", 0.0)
+    step = cpu["plain"] / plain if plain else float("nan")
+    aggressive_step = cpu["aggressive"] / aggressive if aggressive else float("nan")
+    return {
+        "wall": sum(run.metrics["seconds"].values()),
+        "cpu": total,
+        "epochs": len(history),
+        "aggressive_epochs": int(stage.sum()),
+        "step": step,
+        "aggressive_step": aggressive_step,
+        "inner_steps": (history["inner_steps"] * updates)[stage].sum() / aggressive if aggressive else float("nan"),
+        "aggressive_ratio": aggressive_step / step,
+        "plain_updates": total / step if aggressive else float("nan"),
+        "updates": float(updates.sum()),
+    }
+
+
+def mean_costs(runs: list[Run]) -> dict[str, float] | None:
+    """The means of `costs` over runs; None where there is no run."""
+    return pd.DataFrame([costs(run) for run in runs]).mean().to_dict() if runs else None
+
+
+def row_label(name: str, method: str, runs: list[Run]) -> str:
+    """What a row of the table of `name` (`yelp`, `yahoo`, `omniglot`) is called: its runs' method, budget included."""
+    if method == "sa-vae-anneal-kim2018":
+        return "SA-VAE + anneal (Kim et al. 2018)"
+    return label(row_method(method, runs), family(name))
+
+
+def row_method(method: str, runs: list[Run]) -> str:
+    """What a row's runs are really called; the row's own name where it has none."""
+    return runs[0].metrics["method"] if runs else method
+
+
+def moments(metric: str, runs: Iterable[Run]) -> dict[str, float]:
+    """Mean and sd of a metric over runs, nats per example on the test set; NaN where there are too few runs.
+
+    A model without a latent variable has an NLL alone.
+    """
+    values = pd.Series([run.metrics[metric] for run in runs if _has(metric, run)], dtype=float)
+    return {"mean": values.mean(), "sd": values.std()}
+
+
+def cell(metric: str, runs: list[Run]) -> str:
+    """The same as text, "mean (sd)", without the sd for one run; "-" for a metric that the model does not have.
+
+    A KL by Monte Carlo (a prior other than N(0, I)) begins with "~".
+    """
+    if not all(_has(metric, run) for run in runs):
+        return "-"
+    digits, of = 1 if metric == "au" else 2, moments(metric, runs)
+    sampled = metric == "kl" and not all(run.metrics.get("kl_is_exact", True) for run in runs)
+    sd = "" if pd.isna(of["sd"]) else f" ({of['sd']:.{digits}f})"
+    return "~" * sampled + f"{round(of['mean'], digits) + 0.0:.{digits}f}{sd}"  # + 0.0: no "-0.00"
+
+
+def _has(metric: str, run: Run) -> bool:
+    return metric == "nll" or not run.metrics["nll_is_exact"]

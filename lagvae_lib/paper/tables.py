@@ -1,0 +1,232 @@
+"""Tables 1 to 4 from records alone, each cell beside the one that the paper prints."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import pandas as pd
+
+from lagvae_lib.config.methods import knobs, label
+from lagvae_lib.data import family, resolve_name
+from lagvae_lib.paper import plan, published
+from lagvae_lib.paper.rows import (
+    BESIDE,
+    DATASETS,
+    METRICS,
+    NO_RUN,
+    cell,
+    costs,
+    mean_costs,
+    moments,
+    row_label,
+    row_method,
+    row_runs,
+)
+from lagvae_lib.runs.record import Records, Run
+
+PER_MINUTE = 60.0
+
+
+@dataclass(frozen=True)
+class Table:
+    """caption: what the numbers are. shown: as one reads it, all text. numbers: a line a number, not rounded."""
+
+    caption: str
+    shown: pd.DataFrame
+    numbers: pd.DataFrame
+
+
+# -- beside the paper, for a notebook ----------------------------------------------------------------------------------
+
+
+def beside_paper(runs: Iterable[Run]) -> pd.DataFrame:
+    """The table to show: the `cell` of each metric beside the one that the paper prints for the same method.
+
+    The paper's are of its own data and model; where the paper has no such row, the cell is empty. Rows stand in the
+    order of the methods' first run. Raises ValueError for runs of several data sets or profiles: they do not belong
+    into one mean.
+    """
+    rows = {}
+    for run in runs:
+        rows.setdefault(run.metrics["method"], []).append(run)
+    if not rows:
+        return pd.DataFrame(columns=pd.MultiIndex.from_product([["no finished run"], [""]]))
+    dataset, _ = (_only(name, rows.values()) for name in ("dataset", "profile"))
+    shown = {("runs", ""): [len(of) for of in rows.values()]}
+    paper = [_printed(dataset, method) for method in rows]
+    for metric, title in (METRICS | BESIDE).items():
+        shown[title, "here"] = [cell(metric, of) for of in rows.values()]
+        if metric in METRICS:
+            shown[title, "paper"] = [printed.get(metric, "") for printed in paper]
+    of_family = next(iter(rows.values()))[0].family
+    frame = pd.DataFrame(shown, index=[label(method, of_family) for method in rows])
+    frame.columns = pd.MultiIndex.from_tuples(frame.columns)
+    return frame
+
+
+def _only(name: str, rows: Iterable[list[Run]]) -> str:
+    """The one value that `name` has in the metrics of all runs."""
+    values = {run.metrics[name] for of in rows for run in of}
+    if len(values) > 1:
+        raise ValueError(f"runs of several values of {name}: {', '.join(sorted(values))}")
+    return values.pop()
+
+
+def _printed(dataset: str, method: str) -> dict[str, str]:
+    """The paper's cells for a method, as printed; none where it has no such row."""
+    name = published.counterpart(dataset)
+    if name is None or method not in published.methods(name):
+        return {}
+    row = published.published(name, method)
+    return {metric: getattr(row, metric).text for metric in METRICS}
+
+
+def paper_rows(dataset: str, methods: Iterable[str]) -> pd.DataFrame:
+    """The paper's own rows, as printed, for those of `methods` that it has on `dataset` or its full version."""
+    name = published.counterpart(dataset)
+    known = [method for method in methods if name and method in published.methods(name)]
+    rows = {label(method, family(dataset)): _printed(name, method) for method in known}
+    return pd.DataFrame(rows, index=list(METRICS)).T.rename(columns=METRICS)
+
+
+# -- Tables 1 and 2 ----------------------------------------------------------------------------------------------------
+
+
+def main_table(records: Records, name: str) -> Table:
+    """Table 1 (`yahoo`, `yelp`) or 2 (`omniglot`): every row of the paper in its order, then what it does not have.
+
+    A row of the paper without a run says so; one that was run with a smaller budget says with which. Inner loops of
+    other lengths are Table 4's. KL of a prior other than N(0, I) is Monte Carlo ("~").
+    """
+    dataset = resolve_name(name, records.profile)
+    runs = records.of(dataset)
+    rows = {method: row_runs(runs, method) for method in published.methods(name)}
+    used = {run.folder for of in rows.values() for run in of}
+    for run in runs:
+        if run.folder not in used and not {"fixed_steps", "window"} & knobs(run.metrics["method"]):
+            rows.setdefault(run.metrics["method"], []).append(run)
+    shown, numbers = [], []
+    for method, of in rows.items():
+        printed = published.published(name, method) if method in published.methods(name) else None
+        cells = {("", "method"): row_label(name, method, of), ("", "runs"): str(len(of))}
+        for metric, title in METRICS.items():
+            cells[title, "here"] = _here(metric, of)
+            cells[title, "paper"] = getattr(printed, metric).text if printed else ""
+        cells["MI, all examples", "here"] = _here("mi_large", of)
+        shown.append(cells)
+        line = {"dataset": dataset, "profile": records.profile, "method": row_method(method, of)}
+        for metric in (*METRICS, *BESIDE):
+            value = getattr(printed, metric, None)
+            numbers.append(
+                line
+                | {"metric": metric, "n": len(of)}
+                | moments(metric, of)
+                | {"paper_mean": value and value.mean, "paper_sd": value and value.sd}
+            )
+    caption = (
+        f"{published.SOURCE[name]}, {DATASETS[name]}. Here: test set of {dataset}, profile {records.profile}, mean (sd "
+        "over runs); NLL, KL and MI in nats per example. Paper: as printed, for the full data and model."
+    )
+    return Table(caption, _frame(shown), pd.DataFrame(numbers))
+
+
+def _here(metric: str, runs: list[Run]) -> str:
+    return cell(metric, runs) if runs else NO_RUN
+
+
+def _frame(rows: list[dict]) -> pd.DataFrame:
+    frame = pd.DataFrame(rows, columns=list(rows[0])).fillna("")
+    frame.columns = pd.MultiIndex.from_tuples(frame.columns)
+    return frame
+
+
+# -- Tables 3 and 4 ----------------------------------------------------------------------------------------------------
+
+
+def timing(records: Records) -> Table:
+    """Table 3: what Ours and SA-VAE cost, relative to the VAE on the same data.
+
+    The paper's ratio is one of whole-script times: it mixes the cost of an update, the number of epochs, and
+    evaluation. Here it stands beside the same ratio of processor seconds in training, and the two factors of that.
+    """
+    shown, numbers = [], []
+    for name, title in DATASETS.items():
+        dataset = resolve_name(name, records.profile)
+        runs = records.of(dataset)
+        base = mean_costs(row_runs(runs, "vae"))
+        for method in published.timed(name):
+            of, printed = row_runs(runs, method), published.time(name, method)
+            cost = mean_costs(of)
+            known = cost is not None and base is not None
+            ratios = {key: cost[key] / base[key] if known else None for key in ("wall", "cpu", "epochs", "step")}
+            ratios["aggressive_ratio"] = cost["aggressive_ratio"] if known else None
+            ratios["plain_updates"] = cost["plain_updates"] / base["updates"] if known else None
+            shown.append(
+                {
+                    ("", "data"): f"{title} ({dataset})",
+                    ("", "method"): row_label(name, method, of),
+                    ("", "runs"): str(len(of)),
+                    ("whole script, wall", "paper"): f"{printed.relative:.2f}",
+                    ("whole script, wall", "here"): _number(ratios["wall"], 2),
+                    ("training, processor", "total"): _number(ratios["cpu"], 2),
+                    ("training, processor", "epochs"): _number(ratios["epochs"], 2),
+                    ("training, processor", "plain update"): _number(ratios["step"], 2),
+                    ("in its own plain updates", "aggressive one"): _number(ratios["aggressive_ratio"], 1),
+                    ("in its own plain updates", "training"): _number(ratios["plain_updates"], 2),
+                    ("absolute", "minutes"): _number(cost and cost["cpu"] / PER_MINUTE, 1),
+                    ("absolute", "paper's hours"): f"{printed.hours:.2f}",
+                }
+            )
+            for key, value in ratios.items():
+                line = {"dataset": dataset, "profile": records.profile, "method": row_method(method, of), "n": len(of)}
+                absolute = cost["step" if key == "step" else key] if known else None
+                paper = printed.relative if key == "wall" else None
+                numbers.append(line | {"quantity": key, "value": absolute, "relative_to_vae": value, "paper": paper})
+    caption = (
+        f"Table 3. Cost relative to the VAE on the same data, profile {records.profile}, means over runs. Wall time "
+        "holds whatever else the machine did, and processor seconds how much of a core a neighbour took (see the cost "
+        "of a plain update). A run's own plain updates are a unit without either: in them an aggressive update, and "
+        "the whole training relative to the VAE's number of updates."
+    )
+    return Table(caption, _frame(shown), pd.DataFrame(numbers))
+
+
+def _number(value: float | None, digits: int) -> str:
+    return NO_RUN if value is None else "-" if pd.isna(value) else f"{value:.{digits}f}"
+
+
+def inner_table(records: Records) -> Table:
+    """Table 4: aggressive training on Yelp with inner loops of fixed length, and until "convergence"."""
+    dataset = resolve_name("yelp", records.profile)
+    runs = records.of(dataset)
+    shown, numbers = [], []
+    for row, method in plan.table_4(records.profile).items():
+        of = [run for run in runs if run.metrics["method"] == method]
+        printed = None if "window" in row else published.inner_steps(row)
+        cost = mean_costs(of)
+        cells = {("", "inner steps"): row, ("", "runs"): str(len(of))}
+        for metric, title in METRICS.items():
+            cells[title, "here"] = _here(metric, of)
+            cells[title, "paper"] = f"{getattr(printed, metric)}" if printed else ""
+        cells["MI, all examples", "here"] = _here("mi_large", of)
+        cells["seen", "inner steps"] = _number(cost and cost["inner_steps"], 1)
+        cells["seen", "aggressive epochs"] = _number(cost and cost["aggressive_epochs"], 1)
+        cells["time", "plain updates"] = _number(cost and cost["plain_updates"], 0)
+        cells["time", "minutes"] = _number(cost and cost["cpu"] / PER_MINUTE, 1)
+        cells["time", "paper's hours"] = f"{printed.hours:.2f}" if printed else ""
+        shown.append(cells)
+        line = {"dataset": dataset, "profile": records.profile, "method": method, "n": len(of)}
+        for metric in (*METRICS, *BESIDE):
+            paper = getattr(printed, metric, None)
+            numbers.append(line | {"quantity": metric} | moments(metric, of) | {"paper": paper})
+        for key in ("inner_steps", "aggressive_epochs", "plain_updates", "cpu"):
+            values = pd.Series([costs(run)[key] for run in of], dtype=float)
+            numbers.append(line | {"quantity": key, "mean": values.mean(), "sd": values.std(), "paper": None})
+    ours = plan.table_4(records.profile)["convergence"]
+    window = of[0].config["method"]["inference"]["window"] if (of := row_runs(runs, ours)) else None
+    caption = (
+        f"Table 4. {row_label('yelp', ours, of)} on {dataset}, profile {records.profile}, by the length of the inner "
+        f"loop (the paper's rows: Ours, not annealed); time of training in the run's own plain updates, and in minutes "
+        f"of the processor, which vary with the load. Convergence is the paper's test on windows of the loss"
+        f"{f', of {window} steps where no other is named' if window else ''}."
+    )
+    return Table(caption, _frame(shown), pd.DataFrame(numbers))

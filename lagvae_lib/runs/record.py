@@ -1,0 +1,176 @@
+"""What a run is, where its record lies, and how it is read; without PyTorch, so that tables and plots start fast.
+
+    results/runs/<profile>/<data set>/<method>/seed<k>/
+        config.json   history.csv   metrics.json   dynamics.csv   points.npz (toy)     committed
+        weights.safetensors                                    committed for the runs that notebooks sample from
+        checkpoint.pt                                                                   not committed
+
+`metrics.json` is written last: a run that has it is finished and is never trained again.
+"""
+
+import hashlib
+import json
+import re
+from dataclasses import dataclass, field, fields, is_dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from lagvae_lib import paths
+from lagvae_lib.config.methods import METHODS
+from lagvae_lib.config.profiles import Config
+from lagvae_lib.data import family
+
+
+class RunBusy(RuntimeError):
+    """Another process is working on this run."""
+
+
+class BadCheckpoint(RuntimeError):
+    """A checkpoint that cannot be read or belongs to another model."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run's record."""
+
+    folder: Path
+    config: dict
+    metrics: dict
+    history: pd.DataFrame
+    dynamics: pd.DataFrame
+    points: dict[str, np.ndarray]
+
+    @property
+    def family(self) -> str:
+        """Which kind of data the run is on, one of `data.FAMILIES`."""
+        # A user's own file is recorded under a name that no longer tells, so its model does
+        return "images" if "kernels" in self.config["model"] else family(self.config["dataset"])
+
+
+def load(folder: Path) -> Run:
+    """The record of a finished run. Raises FileNotFoundError where there is none."""
+    points = folder / "points.npz"
+    dynamics = folder / "dynamics.csv"
+    return Run(
+        folder,
+        json.loads((folder / "config.json").read_text()),
+        json.loads((folder / "metrics.json").read_text()),
+        pd.read_csv(folder / "history.csv"),
+        pd.read_csv(dynamics) if dynamics.exists() else pd.DataFrame(),
+        dict(np.load(points, allow_pickle=False)) if points.exists() else {},
+    )
+
+
+@dataclass
+class Records:
+    """The finished runs of a profile, each data set's read once, when it is first asked for.
+
+    Runs are looked for in `results_dir()` and, where that has been moved, among the repository's own records too.
+    Runs of a changed configuration (folders `seed<k>-<hash>`) are left out.
+    """
+
+    profile: str
+    _read: dict[tuple[str, str], list[Run]] = field(default_factory=dict, repr=False)
+
+    def of(self, dataset: str, profile: str | None = None) -> list[Run]:
+        """The runs on a data set, methods in the order of the registry, then by seed; profile: another than this."""
+        key = profile or self.profile, dataset
+        if key not in self._read:
+            self._read[key] = _recorded(*key)
+        return self._read[key]
+
+    def toy(self) -> list[Run]:
+        """The toy's runs, which are at the paper's scale whatever the profile."""
+        return self.of("synthetic", "paper")
+
+
+def _recorded(profile: str, dataset: str) -> list[Run]:
+    found = {}
+    for root in (paths.ROOT / "results", paths.results_dir()):
+        for path in (root / "runs" / profile / dataset).glob("*/seed*/metrics.json"):
+            if re.fullmatch(r"seed\d+", path.parent.name):
+                found[path.parent.parent.name, int(path.parent.name[4:])] = path.parent
+    return [load(found[key]) for key in sorted(found, key=_place)]
+
+
+def _place(key: tuple[str, int]) -> tuple:
+    """The order of the registry, changed knobs after the plain method."""
+    method, seed = key
+    base = method.split("+")[0]
+    return list(METHODS).index(base) if base in METHODS else len(METHODS), method, seed
+
+
+def folder_of(config: Config) -> Path:
+    """The run's folder: `seed<k>`, or `seed<k>-<hash>` where that holds a run of another configuration."""
+    base = paths.results_dir() / "runs" / config.profile / config.dataset / config.method.name
+    plain = base / f"seed{config.seed}"
+    saved = read_config(plain)
+    if saved is None or same_configuration(saved, config):
+        return plain
+    return base / f"seed{config.seed}-{config_hash(config)}"
+
+
+def same_configuration(saved: dict, config: object) -> bool:
+    """Whether a saved configuration, or part of one, is this; a knob younger than the record must be at its default.
+
+    How a method is called in tables, and where it comes from, may change (fields without `compare`).
+    """
+    for knob in fields(config):
+        value = getattr(config, knob.name)
+        if not knob.compare:
+            continue
+        if knob.name not in saved:
+            if value != knob.default:
+                return False
+        elif is_dataclass(value):
+            if not same_configuration(saved[knob.name], value):
+                return False
+        elif saved[knob.name] != (list(value) if isinstance(value, tuple) else value):
+            return False
+    return set(saved) <= {knob.name for knob in fields(config)}
+
+
+def config_hash(config: Config) -> str:
+    """Eight hexadecimal digits that stand for a configuration."""
+    return hashlib.sha256(json.dumps(as_json(config), sort_keys=True).encode()).hexdigest()[:8]
+
+
+def as_json(config: Config) -> dict:
+    """The configuration as plain values, as `config.json` holds it."""
+    return json.loads(json.dumps(config.as_dict()))
+
+
+def read_config(folder: Path) -> dict | None:
+    """The configuration that a folder holds a run of, or None."""
+    path = folder / "config.json"
+    return json.loads(path.read_text()) if path.exists() else None
+
+
+@dataclass(frozen=True)
+class Trajectory:
+    """Positions of N points after the initialisation and after every move.
+
+    iteration [S] generator updates so far; after_inner [S] whether the last move was an inner loop;
+    model_mean, inference_mean [S, N]: the axes of Figure 2.
+    """
+
+    iteration: np.ndarray
+    after_inner: np.ndarray
+    model_mean: np.ndarray
+    inference_mean: np.ndarray
+
+    @property
+    def updates(self) -> int:
+        """How many generator updates were made."""
+        return int(self.iteration[-1])
+
+
+def trajectory_of(run: Run) -> Trajectory | None:
+    """The trajectory that lies beside a run of the same method and seed, if there is one."""
+    path = run.folder.parent / f"trajectory-seed{run.metrics['seed']}.npz"
+    if not path.exists():
+        return None
+    with np.load(path, allow_pickle=False) as saved:
+        return Trajectory(*(saved[name] for name in Trajectory.__dataclass_fields__))
