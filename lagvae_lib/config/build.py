@@ -11,7 +11,7 @@ from lagvae_lib.models.dilated import DilatedDecoder
 from lagvae_lib.models.images import PixelCNNDecoder, ResNetEncoder
 from lagvae_lib.models.posteriors import wrapped
 from lagvae_lib.models.priors import FlowPrior, StandardNormal, VampPrior
-from lagvae_lib.models.text import LSTMDecoder, LSTMEncoder
+from lagvae_lib.models.text import LSTMDecoder, LSTMEncoder, Start
 from lagvae_lib.models.two_level import TwoLevelDecoder, TwoLevelVAE
 from lagvae_lib.models.vae import VAE, Autoregressive
 from lagvae_lib.names import choose
@@ -41,12 +41,17 @@ def _lstm_encoder(sizes: ModelSettings, variant: Variant, data) -> LSTMEncoder:
     # At the paper's small parameters the means of two sentences are 1e-5 apart. BatchNorm magnifies that, and its
     # gradient, a thousandfold, and at a rate of 1 the encoder saturates within an epoch. The released code of BN-VAE
     # leaves its encoder at torch's own parameters
-    small = variant.posterior != "batch-norm"
-    return LSTMEncoder(len(data.vocab), sizes.nz, sizes.embedding, sizes.hidden, small)
+    start = None if variant.posterior == "batch-norm" else _start(sizes)
+    return LSTMEncoder(len(data.vocab), sizes.nz, sizes.embedding, sizes.hidden, start)
+
+
+def _start(sizes: ModelSettings) -> Start:
+    return Start(embeddings=sizes.embedding_range, forget_bias=sizes.forget_bias)
 
 
 def _lstm(sizes: ModelSettings, data, skip: bool = False) -> LSTMDecoder:
-    return LSTMDecoder(len(data.vocab), sizes.nz, sizes.embedding, sizes.hidden, sizes.dropout, skip=skip)
+    size = (sizes.nz, sizes.embedding, sizes.hidden)
+    return LSTMDecoder(len(data.vocab), *size, sizes.dropout, skip, _start(sizes))
 
 
 def _text_decoder(sizes: ModelSettings, variant: Variant, data) -> nn.Module:

@@ -32,12 +32,15 @@ class DataSettings:
 
 @dataclass(frozen=True)
 class ModelSettings:
-    """Sizes of the LSTMs, of the word embeddings and of z; dropout on the decoder's words and outputs."""
+    """Sizes of the LSTMs, of the word embeddings and of z; dropout on the decoder's words and outputs; the range of the
+    first embeddings, and the first bias of the forget gates (`models.text.Start`)."""
 
     nz: int = 32
     embedding: int = 512
     hidden: int = 1024
     dropout: float = 0.5
+    embedding_range: float = 0.1
+    forget_bias: float = 0.0
 
     @property
     def small(self) -> bool:

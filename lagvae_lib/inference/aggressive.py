@@ -12,6 +12,7 @@ Usable from any training loop with any model that has `loss`, `encoder_parameter
 
 from __future__ import annotations
 
+import math
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
@@ -45,6 +46,7 @@ class Aggressive:
     stop_reference, stop_patience: the aggressive stage ends with the epoch that brings the number of epochs whose
         validation MI lay below the previous one's ("previous"; text, patience 1) or below the best one's ("best";
         images, patience 5) to the patience.
+    first_reference: the MI that the first epoch is compared with; None: any (released: 0 for text, -1 for the toy).
     batch_norm: what the running statistics of BatchNorm do while their half of the model stands still. "move": every
         pass in training mode moves them, the decoder's in the inner loop and the encoder's in the decoder step, as
         released. "hold": they stand still as the parameters do. Training itself normalises by the batch in both cases.
@@ -57,6 +59,7 @@ class Aggressive:
     max_norm: float = MAX_NORM
     stop_reference: str = "previous"
     stop_patience: int = 1
+    first_reference: float | None = None
     batch_norm: str = "move"
 
     def __post_init__(self):
@@ -70,7 +73,11 @@ class Aggressive:
 
     def begin(self) -> dict:
         """The state before the first iteration: aggressive, and no mutual information seen yet."""
-        return {"aggressive": True, "reference_mi": float("-inf"), "epochs_below": 0}
+        return {
+            "aggressive": True,
+            "reference_mi": -math.inf if self.first_reference is None else self.first_reference,
+            "epochs_below": 0,
+        }
 
     def step(self, model: Trainable, batch: Batch, optimisers: Optimisers, state: dict) -> Step:
         """One outer iteration: lines 4-13 of Algorithm 1 while aggressive, a joint step (line 15) afterwards."""

@@ -3,6 +3,7 @@
 Sentences are [B, T] word ids, all of one length, from <s> to </s>; T-1 words are predicted.
 """
 
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -15,28 +16,44 @@ from lagvae_lib.models.ops import linear_cross_entropy, lstm, lstm_step
 TOKENS = 2048  # about as many are scored by one product with the vocabulary when there are no gradients
 
 
-def initialise(module: nn.Module) -> None:
-    """Every parameter U(-.01, .01), embeddings U(-.1, .1), as in the released code."""
+@dataclass(frozen=True)
+class Start:
+    """The parameters that a text model begins with; the defaults are the released code's.
+
+    weights, embeddings: uniform in plus and minus this. forget_bias: added to the forget gates' bias of every LSTM, so
+    that at the start a cell keeps sigmoid(forget_bias) of its state from one word to the next.
+    """
+
+    weights: float = 0.01
+    embeddings: float = 0.1
+    forget_bias: float = 0.0
+
+
+def initialise(module: nn.Module, start: Start = Start()) -> None:
+    """Draw every parameter as `start` says."""
     for parameter in module.parameters():
-        nn.init.uniform_(parameter, -0.01, 0.01)
+        nn.init.uniform_(parameter, -start.weights, start.weights)
     for child in module.modules():
         if isinstance(child, nn.Embedding):
-            nn.init.uniform_(child.weight, -0.1, 0.1)
+            nn.init.uniform_(child.weight, -start.embeddings, start.embeddings)
+        if isinstance(child, nn.LSTM) and start.forget_bias:
+            with torch.no_grad():  # rows of the gates: input, forget, candidate, output
+                child.bias_ih_l0[child.hidden_size : 2 * child.hidden_size] += start.forget_bias
 
 
 class LSTMEncoder(nn.Module):
     """q(z|x) = N(mu, diag exp(logvar)), both linear in the last hidden state.
 
-    small: begin at the paper's small parameters; False: at torch's own.
+    start: the parameters to begin with; None: torch's own.
     """
 
-    def __init__(self, words: int, nz: int, embedding: int, hidden: int, small: bool = True):
+    def __init__(self, words: int, nz: int, embedding: int, hidden: int, start: Start | None = Start()):
         super().__init__()
         self.embed = nn.Embedding(words, embedding)
         self.lstm = nn.LSTM(embedding, hidden)
         self.linear = nn.Linear(hidden, 2 * nz, bias=False)
-        if small:
-            initialise(self)
+        if start is not None:
+            initialise(self, start)
 
     def forward(self, x: Tensor) -> DiagonalGaussian:
         _, (last, _) = self.lstm(self.embed(x.t()))
@@ -62,7 +79,16 @@ class LSTMDecoder(nn.Module):
     too, past the LSTM (Skip-VAE, Dieng et al. 2019).
     """
 
-    def __init__(self, words: int, nz: int, embedding: int, hidden: int, dropout: float = 0.5, skip: bool = False):
+    def __init__(
+        self,
+        words: int,
+        nz: int,
+        embedding: int,
+        hidden: int,
+        dropout: float = 0.5,
+        skip: bool = False,
+        start: Start = Start(),
+    ):
         super().__init__()
         self.nz, self.embedding_size = nz, embedding
         self.precision: torch.dtype | None = None
@@ -72,7 +98,7 @@ class LSTMDecoder(nn.Module):
         self.z_to_output = nn.Linear(nz, hidden, bias=False) if skip else None
         self.vocabulary = nn.Linear(hidden, words, bias=False)
         self.dropout = nn.Dropout(dropout)
-        initialise(self)
+        initialise(self, start)
 
     def log_prob(self, x: Tensor, z: Tensor | None) -> Tensor:
         """log p(x|z) in nats, [B, k] for x [B, T] and z [B, k, nz] (k = 1 and z None without a latent variable)."""
