@@ -143,7 +143,7 @@ def test_costs_by_hand():
 def test_table_3_is_relative_to_the_vae(records):
     records += [made_up("vae"), made_up("aggressive")]
     shown = tables.timing(Records("scaled")).shown
-    row = shown[(shown["", "data"] == "Yelp (yelp-small)") & (shown["", "method"] == "Ours")].iloc[0]
+    row = shown[(shown["", "data"] == "Yelp (yelp-small)") & (shown["", "method"] == "Aggressive")].iloc[0]
     assert row["training, processor", "total"] == "3.00" and row["in its own plain updates", "aggressive one"] == "5.0"
     assert row["in its own plain updates", "training"] == "3.00"
     assert row["whole script, wall", "here"] == "2.70" and row["whole script, wall", "paper"] == "3.73"
@@ -200,7 +200,7 @@ def test_a_legend_of_many_long_names_stays_within_the_figure():
 
 
 def test_seconds_are_stacked_by_phase():
-    (ax,) = figures.seconds_by_phase({"Yelp": {"VAE": made_up("vae"), "Ours": made_up("aggressive")}}).axes
+    (ax,) = figures.seconds_by_phase({"Yelp": {"VAE": made_up("vae"), "Aggressive": made_up("aggressive")}}).axes
     ends = {round(bar.get_y() + bar.get_height() / 2): 0.0 for bar in ax.patches}
     for bar in ax.patches:
         ends[round(bar.get_y() + bar.get_height() / 2)] += 60 * bar.get_width()
@@ -212,11 +212,11 @@ def test_inner_counts_are_drawn_beside_noise():
     run.config["method"]["inference"] |= {"max_steps": 99, "fixed_steps": None}
     refined = made_up("sa-vae", inner_counts={"5": 40})  # steps of another kind
     refined.config["method"]["inference"] = {"steps": 5}
-    given = {"Ours": run, "an older record": made_up("aggressive"), "SA-VAE": refined}
+    given = {"Aggressive": run, "an older record": made_up("aggressive"), "SA-VAE": refined}
     (ax,) = figures.inner_counts(given).axes
     assert [(bar.get_x() + bar.get_width() / 2, bar.get_height()) for bar in ax.patches] == [(20, 0.75), (30, 0.25)]
     assert ax.lines[0].get_ydata()[0] == pytest.approx(0.5)
-    assert ax.get_title() == "Ours: 22.5 on average"
+    assert ax.get_title() == "Aggressive: 22.5 on average"
 
 
 # -- formats -----------------------------------------------------------------------------------------------------------
@@ -250,7 +250,7 @@ def verdict(records, claim, data="yelp-small"):
     return found.verdict
 
 
-BETTER = "Ours predicts better than VAE (NLL)"
+BETTER = "Aggressive predicts better than VAE (NLL)"
 
 
 def test_an_order_holds_fails_or_is_open(records):
@@ -266,7 +266,7 @@ def test_an_order_holds_fails_or_is_open(records):
 
 
 def test_information_is_kept_only_where_there_is_a_code(records):
-    keeps = "Ours keeps information that VAE loses (MI, all examples)"
+    keeps = "Aggressive keeps information that VAE loses (MI, all examples)"
     records += [made_up("vae", seed, mi_large=0.0) for seed in (0, 1)]
     records += [made_up("aggressive", seed, mi_large=0.03 + 0.001 * seed) for seed in (0, 1)]
     assert verdict(records, keeps) == claims.FAILS  # thirty standard errors, and no code
@@ -280,7 +280,7 @@ def test_collapse_and_cost_are_judged_by_their_limits(records):
     assert verdict(records, collapse) == claims.HOLDS
     records.append(made_up("vae", 1, kl=2.0, mi_large=0.0))  # a KL without information is no collapse to the prior
     assert verdict(records, collapse) == claims.FAILS
-    cost = "Ours costs 2 to 4 times the training of VAE"
+    cost = "Aggressive costs 2 to 4 times the training of VAE"
     records.append(made_up("aggressive"))
     assert verdict(records, cost) == claims.HOLDS  # 120 plain updates against 40
     for seconds in records[-1].metrics["cpu_seconds"], records[-1].metrics["seconds"]:

@@ -53,7 +53,7 @@ class Variant:
 
 @dataclass(frozen=True)
 class Method:
-    """name: what it is called everywhere. label: its row in the tables. source: where it comes from.
+    """name: what it is called everywhere. label, colour: in every table and figure. source: where it comes from.
 
     families: of data sets that it is made for. optimiser, lr, max_epochs: where it has its own, else the profile's.
     """
@@ -61,6 +61,7 @@ class Method:
     name: str
     label: str = field(compare=False)
     source: str = field(compare=False)
+    colour: str = field(compare=False)
     model: str = "vae"  # or "autoregressive"
     objective: Objective = Objective()
     inference: Inference = Amortised()
@@ -77,32 +78,44 @@ FREE = 4.0  # nats
 METHODS = {
     method.name: method
     for method in (
-        Method("autoregressive", "LSTM-LM", "section 5.2; the decoder without z", model="autoregressive"),
-        Method("vae", "VAE", "section 2; Kingma & Welling 2014"),
-        Method("vae-anneal", "VAE + anneal", "section 4.3; Bowman et al. 2016", objective=ANNEAL),
+        Method(
+            "autoregressive", "LSTM-LM", "section 5.2; the decoder without z", colour="#000000", model="autoregressive"
+        ),
+        Method("vae", "VAE", "section 2; Kingma & Welling 2014", colour="#0173b2"),
+        Method("vae-anneal", "VAE + anneal", "section 4.3; Bowman et al. 2016", colour="#56b4e9", objective=ANNEAL),
         *(
             Method(
                 f"beta-{beta}",
                 f"β-VAE (β = {beta})",
                 "section 4.3; Higgins et al. 2017",
+                colour,
                 objective=Objective(beta, beta),
             )
-            for beta in (0.2, 0.4, 0.6, 0.8)
+            for beta, colour in ((0.2, "#6a2c70"), (0.4, "#9b4f96"), (0.6, "#cc78bc"), (0.8, "#e5b5dd"))
         ),
-        Method("sa-vae", "SA-VAE", "section 5.2; Kim et al. 2018", inference=SemiAmortised()),
+        Method("sa-vae", "SA-VAE", "section 5.2; Kim et al. 2018", colour="#029e73", inference=SemiAmortised()),
         Method(
             "sa-vae-anneal",
             "SA-VAE + anneal",
             "section 5.2; Kim et al. 2018",
+            colour="#78d1b4",
             objective=ANNEAL,
             inference=SemiAmortised(),
         ),
-        Method("aggressive", "Ours", "Algorithm 1", inference=Aggressive()),
-        Method("aggressive-anneal", "Ours + anneal", "Algorithm 1", objective=ANNEAL, inference=Aggressive()),
+        Method("aggressive", "Aggressive", "Algorithm 1", colour="#d55e00", inference=Aggressive()),
+        Method(
+            "aggressive-anneal",
+            "Aggressive + anneal",
+            "Algorithm 1",
+            colour="#de8f05",
+            objective=ANNEAL,
+            inference=Aggressive(),
+        ),
         Method(
             "cnn-vae",
             "CNN-VAE",
             "reference point of Table 1; Yang et al. 2017",
+            colour="#949494",
             variant=Variant(decoder="dilated"),
             families=("toy", "text"),
             optimiser="adam",
@@ -112,6 +125,7 @@ METHODS = {
             "vlae",
             "VLAE",
             "reference point of Table 2; Chen et al. 2017",
+            colour="#6e6e6e",
             variant=Variant(prior="flow", decoder="local"),
             families=("images",),
         ),
@@ -119,6 +133,7 @@ METHODS = {
             "vampprior",
             "VampPrior",
             "Tomczak & Welling 2018, one level, on the paper's decoder",
+            colour="#b0b0b0",
             variant=Variant(prior="vamp"),
             families=("images",),
         ),
@@ -126,20 +141,22 @@ METHODS = {
             "vampprior-2level",
             "VampPrior, two levels",
             "reference point of Table 2; Tomczak & Welling 2018; KL, MI, AU of the upper level",
+            colour="#8c8c8c",
             variant=Variant(prior="vamp", levels=2),
             families=("images",),
         ),
-        Method("free-bits", "free bits", "Kingma et al. 2016", objective=Objective(free_nats=FREE)),
+        Method("free-bits", "free bits", "Kingma et al. 2016", colour="#ca9161", objective=Objective(free_nats=FREE)),
         Method(
             "pretrain-free-bits",
             "pretrained + free bits",
             "Li et al. 2019",
+            colour="#8c5a2b",
             objective=Objective(start=0.0, anneal_epochs=10, free_nats=FREE, pretrain_epochs=5),
         ),
-        Method("cyclical", "cyclical annealing", "Fu et al. 2019", objective=Objective(cycles=4)),
-        Method("bn-vae", "BN-VAE", "Zhu et al. 2020", variant=Variant(posterior="batch-norm")),
-        Method("delta-vae", "δ-VAE", "Razavi et al. 2019", variant=Variant(posterior="floor")),
-        Method("skip-vae", "Skip-VAE", "Dieng et al. 2019", variant=Variant(decoder="skip")),
+        Method("cyclical", "cyclical annealing", "Fu et al. 2019", colour="#4b2e83", objective=Objective(cycles=4)),
+        Method("bn-vae", "BN-VAE", "Zhu et al. 2020", colour="#cc3311", variant=Variant(posterior="batch-norm")),
+        Method("delta-vae", "δ-VAE", "Razavi et al. 2019", colour="#bbaa00", variant=Variant(posterior="floor")),
+        Method("skip-vae", "Skip-VAE", "Dieng et al. 2019", colour="#117733", variant=Variant(decoder="skip")),
     )
 }
 
@@ -157,6 +174,11 @@ def label(name: str, family: str) -> str:
 def knobs(method: str) -> set[str]:
     """Names of what a method's name sets (`aggressive+window=10`: `window`)."""
     return {change.partition("=")[0] for change in method.split("+")[1:]}
+
+
+def colour(name: str) -> str:
+    """The method's colour in every figure, changed knobs or not."""
+    return METHODS[choose(name.split("+")[0], METHODS, "method")].colour
 
 
 def find(name: str) -> Method:

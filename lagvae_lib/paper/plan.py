@@ -25,7 +25,8 @@ TOY, BESIDE = "Figures 2 and 3", "beside the paper"  # of runs that belong to no
 FIVE = ("autoregressive", "vae", "vae-anneal", "aggressive", "aggressive-anneal")
 PAIR = ("vae", "aggressive")
 INNER_STEPS = (10, 30, 50, 70)  # Table 4
-# Table 4 is Ours, not annealed. At `scaled` its "convergence" ends with next to no code, so little is left to compare.
+# Table 4 is Aggressive, not annealed. At `scaled` the row "convergence" then ends with next to no code, and too little
+# would be left to compare.
 WITH_INNER_STEPS = {"scaled": "aggressive-anneal"}
 WINDOWS = (10, 15)  # of Algorithm 1: what the published text results probably used, and what was released
 # SA-VAE's 10 steps and 10 back, for every batch of 40 epochs (toy: 50), would cost more than all other runs together

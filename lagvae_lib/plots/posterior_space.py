@@ -13,6 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from lagvae_lib.config.methods import colour
 from lagvae_lib.metrics.comparison import agreement, paired
 from lagvae_lib.plots import COLOURS
 from lagvae_lib.runs.record import Run, Trajectory
@@ -21,8 +22,11 @@ Runs = dict[str, list[Run]]
 MODEL, INFERENCE = "mean of $p(z|x)$ under the model", "mean of $q(z|x)$"
 PANELS = (0, 200, 1000, 3000, None)
 INNER, OUTER = COLOURS[2], COLOURS[1]
-METHOD_COLOURS = (COLOURS[0], COLOURS[3], COLOURS[4], COLOURS[7])
 GIF_DPI = 72
+
+
+def _colour(run: Run) -> str:
+    return colour(run.metrics["method"])
 
 
 def looks(run: Run, iterations: tuple[int | None, ...] = PANELS) -> list[int]:
@@ -42,7 +46,7 @@ def figure_2(runs: Runs, iterations: tuple[int | None, ...] = PANELS) -> Figure:
     limit = _limit([of[0] for of in runs.values()], chosen.values())
     for row, (label, of) in enumerate(runs.items()):
         for column, look in enumerate(chosen[label]):
-            _space(axes[row, column], of[0], look, limit, METHOD_COLOURS[row % len(METHOD_COLOURS)])
+            _space(axes[row, column], of[0], look, limit, _colour(of[0]))
         _annotate(axes[row, len(chosen[label]) - 1], of[0], chosen[label][-1])
         axes[row, 0].set_ylabel(f"{label}\n{INFERENCE}")
         for unused in axes[row, len(chosen[label]) :]:
@@ -59,7 +63,7 @@ def final_spaces(runs: Runs, columns: int = 4) -> Figure:
     firsts = {label: of[0] for label, of in runs.items()}
     limit = _limit(list(firsts.values()), [[-1]] * len(firsts)) if firsts else 1.0
     for axis, (label, run) in zip(axes, firsts.items(), strict=False):
-        _space(axis, run, -1, limit, METHOD_COLOURS[0])
+        _space(axis, run, -1, limit, _colour(run))
         _annotate(axis, run, -1)
         axis.set_title(label)
     for unused in axes[len(firsts) :]:
@@ -94,7 +98,7 @@ def _annotate(axis: Axes, run: Run, look: int) -> None:
 
 
 def figure_3(paths: dict[str, Trajectory], updates: int, points: int = 2) -> Figure:
-    """The ways of a few points over the first `updates` generator updates and what inner loop follows them.
+    """The ways of a few points over the first `updates` decoder updates and what inner loop follows them.
 
     One panel a method, with all points where they are at the end. Inner loops are vertical, generator steps horizontal
     lines; joint steps have the generator's colour. The points followed are spread over the network's means at the end
@@ -131,7 +135,7 @@ def _way(axis: Axes, x: np.ndarray, y: np.ndarray, after_inner: np.ndarray) -> N
 
 
 def stage_end(run: Run) -> int | None:
-    """The generator updates after which aggressive training ended; None if it never was or never ended."""
+    """The decoder updates after which aggressive training ended; None if it never was or never ended."""
     aggressive = run.history["aggressive"].astype(bool)
     if not aggressive.any() or aggressive.iloc[-1]:
         return None
@@ -184,17 +188,18 @@ def spreads_over_training(runs: Runs) -> Figure:
 
 
 def _lines(axis: Axes, runs: Runs, values: dict[str, list]) -> None:
-    """A thin line a run over generator updates, dotted where aggressive stages end."""
-    for colour, (label, of) in zip(METHOD_COLOURS, runs.items(), strict=False):
+    """A thin line a run over decoder updates, dotted where aggressive stages end."""
+    for label, of in runs.items():
+        shade = _colour(of[0])
         for i, (run, line) in enumerate(zip(of, values[label], strict=True)):
             name = label if i == 0 else None
-            axis.plot(run.dynamics["iteration"], line, color=colour, linewidth=1.1, label=name)
+            axis.plot(run.dynamics["iteration"], line, color=shade, linewidth=1.1, label=name)
             if (end := stage_end(run)) is not None:
-                axis.axvline(end, color=colour, linewidth=1, linestyle=":")
+                axis.axvline(end, color=shade, linewidth=1, linestyle=":")
     longest = max(run.dynamics["iteration"].max() for of in runs.values() for run in of)
     axis.set_xscale("symlog", linthresh=1000, linscale=0.7)
     axis.set_xticks([0, 500, 1000, 5000, 10_000, 50_000], ["0", "500", "1k", "5k", "10k", "50k"])
-    axis.set(xlabel="generator updates", xlim=(0, longest))
+    axis.set(xlabel="decoder updates", xlim=(0, longest))
 
 
 def likelihood(runs: Runs, oracle: dict) -> Figure:
@@ -218,7 +223,7 @@ def likelihood(runs: Runs, oracle: dict) -> Figure:
                     values["nll_standard_error"],
                     fmt="o",
                     markersize=5,
-                    color=METHOD_COLOURS[row],
+                    color=_colour(run),
                     label=None if column or i else label,
                 )
         _differences(right, column, *(nlls(of, split) for of in list(runs.values())[:2]))
@@ -261,9 +266,9 @@ def animation(runs: Runs, frames: int = 40) -> FuncAnimation:
     figure, axes = plt.subplots(1, len(first), figsize=(4 * len(first), 4.2), sharex=True, sharey=True, squeeze=False)
 
     def draw(look: int) -> list:
-        for axis, colour, (label, run) in zip(axes[0], METHOD_COLOURS, first.items(), strict=False):
+        for axis, (label, run) in zip(axes[0], first.items(), strict=True):
             axis.clear()
-            _space(axis, run, min(look, len(run.points["iteration"]) - 1), limit, colour)
+            _space(axis, run, min(look, len(run.points["iteration"]) - 1), limit, _colour(run))
             axis.set_title(f"{label}, {axis.get_title()}")
             axis.set_xlabel(MODEL)
         axes[0, 0].set_ylabel(INFERENCE)

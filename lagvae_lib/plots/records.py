@@ -14,6 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullLocator
 
+from lagvae_lib.config.methods import colour
 from lagvae_lib.metrics import THRESHOLD
 from lagvae_lib.metrics.inner_loop import counts_of_noise, mean_count
 from lagvae_lib.plots import COLOURS
@@ -28,8 +29,12 @@ FLOOR = 1e-7
 
 
 def _colours(runs: Mapping[str, Run]) -> dict[str, tuple]:
-    """A colour for each run, the same in every figure of the same runs."""
-    return {name: COLOURS[i % len(COLOURS)] for i, name in enumerate(runs)}
+    """Each run's colour: its method's, or, where another run here has that already, one that no method has."""
+    chosen, spare = {}, iter(COLOURS * 3)
+    for name, run in runs.items():
+        own = colour(run.metrics["method"])
+        chosen[name] = own if own not in chosen.values() else next(spare)
+    return chosen
 
 
 def with_code(runs: Mapping[str, Run]) -> dict[str, Run]:
@@ -47,14 +52,14 @@ def dynamics(runs: Mapping[str, Run], nats: float | None = None) -> Figure:
     runs = {name: run for name, run in with_code(runs).items() if len(run.dynamics)}
     figure, axes = _panels(runs)
     for ax, (name, run) in zip(axes, runs.items(), strict=False):
-        ax.set(title=name, xlabel="generator updates")
+        ax.set(title=name, xlabel="decoder updates")
         _noise(ax, run)
-        for title, (colour, paper, large) in CURVES.items():
+        for title, (shade, paper, large) in CURVES.items():
             wide = {} if large else {"linewidth": 5, "alpha": 0.4}  # or the last curve covers the first at collapse
-            ax.plot(run.dynamics["iteration"], run.dynamics[paper], color=colour, label=title, **wide)
+            ax.plot(run.dynamics["iteration"], run.dynamics[paper], color=shade, label=title, **wide)
             if large:
                 ax.plot(
-                    run.dynamics["iteration"], run.dynamics[large], "--", color=colour, label=f"{title}, all examples"
+                    run.dynamics["iteration"], run.dynamics[large], "--", color=shade, label=f"{title}, all examples"
                 )
         _aggressive_stage(ax, run)
     if runs:
@@ -95,12 +100,12 @@ def nll_by_samples(runs: Mapping[str, Run]) -> Figure:
     figure, ax = plt.subplots(figsize=(7, 4))
     coded = with_code(runs)
     for name, run in runs.items():
-        colour = _colours(runs)[name]
+        drawn_in = _colours(runs)[name]
         if name in coded:
             bounds = run.metrics["nll_by_samples"]
-            ax.plot([int(k) for k in bounds], list(bounds.values()), "o-", color=colour, label=name)
+            ax.plot([int(k) for k in bounds], list(bounds.values()), "o-", color=drawn_in, label=name)
         else:
-            ax.axhline(run.metrics["nll"], color=colour, linestyle="--", label=f"{name} (exact)")
+            ax.axhline(run.metrics["nll"], color=drawn_in, linestyle="--", label=f"{name} (exact)")
     ax.set(xscale="log", xlabel="samples of the bound", ylabel="NLL bound, nats per example")
     ticks = sorted({int(k) for run in coded.values() for k in run.metrics["nll_by_samples"]})
     ax.set_xticks(ticks, [str(k) for k in ticks])
@@ -124,17 +129,17 @@ def nll_against_au(panels: Mapping[str, Mapping[str, list[Run]]]) -> Figure:
     for ax, (title, rows) in zip(axes[0], panels.items(), strict=False):
         edge = _edge([run.metrics["nll"] for runs in rows.values() for run in runs])
         for label, runs in rows.items():
-            at, colour = labels.index(label), COLOURS[labels.index(label) % len(COLOURS)]
+            at, of_method = labels.index(label), colour(runs[0].metrics["method"])
             au = [run.metrics["au"] or 0 for run in runs]
             nll = [run.metrics["nll"] for run in runs]
             shown, marker = np.minimum(nll, edge), MARKERS[at % len(MARKERS)]
-            ax.scatter(au, shown, 60, marker=marker, color=colour, alpha=0.8, label=label, zorder=3, clip_on=False)
+            ax.scatter(au, shown, 60, marker=marker, color=of_method, alpha=0.8, label=label, zorder=3, clip_on=False)
             for x, y in zip(au, nll, strict=True):
                 if y > edge:
                     below = {"xytext": (0, -7), "textcoords": "offset points", "ha": "center", "va": "top"}
                     ax.annotate(f"{y:.1f} →", (x, edge), rotation=90, fontsize="small", **below)
             if runs[0].metrics["nll_is_exact"]:
-                ax.axhline(sum(nll) / len(nll), color=colour, linestyle="--", linewidth=1)
+                ax.axhline(sum(nll) / len(nll), color=of_method, linestyle="--", linewidth=1)
         if edge < math.inf:
             ax.set_ylim(top=edge)
         ax.set(title=title, xlabel="active units", ylabel="NLL, nats per example")
@@ -211,12 +216,12 @@ def code_usage(runs: Mapping[str, Run]) -> Figure:
     Right: active units by the threshold, the paper's marked."""
     figure, (left, right) = plt.subplots(1, 2, figsize=(9, 4))
     for name, run in with_code(runs).items():
-        colour = _colours(runs)[name]
+        drawn_in = _colours(runs)[name]
         if "kl_per_dim" in run.metrics:
             kl = np.sort(np.maximum(run.metrics["kl_per_dim"], FLOOR))[::-1]
-            left.plot(np.arange(1, len(kl) + 1), kl, "o-", markersize=4, color=colour, label=name)
+            left.plot(np.arange(1, len(kl) + 1), kl, "o-", markersize=4, color=drawn_in, label=name)
         curve = run.metrics["au_by_threshold"]
-        right.step(curve["thresholds"], curve["au"], where="post", color=colour, label=name)
+        right.step(curve["thresholds"], curve["au"], where="post", color=drawn_in, label=name)
     left.set(yscale="log", xlabel="dimension, by rank", ylabel="KL, nats per example")
     left.xaxis.set_major_locator(MaxNLocator(integer=True))
     right.yaxis.set_major_locator(MaxNLocator(integer=True))
