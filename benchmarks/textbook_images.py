@@ -83,23 +83,23 @@ class MaskedBlock(nn.Module):
 
 
 class Decoder(nn.Module):
-    """p(x|z): x [B, 1, H, W], z [B, nz]."""
+    """p(x|z): x [B, 1, H, W], z [B, nz]; with nz = 0 a PixelCNN, z None."""
 
     def __init__(self, nz: int, channels: int, kernels: Sequence[int], maps: int, size: int = 28):
         super().__init__()
         self.size = size
-        self.z_to_maps = nn.Linear(nz, maps * size * size)
-        self.first = MaskedConv(1 + maps, channels, kernels[0], strict=1, free=1)
+        self.z_to_maps = nn.Linear(nz, maps * size * size) if nz else None
+        self.first = MaskedConv(1 + (maps if nz else 0), channels, kernels[0], strict=1, free=1)
         self.first_norm = nn.BatchNorm2d(channels)
         self.blocks = nn.ModuleList(MaskedBlock(channels, kernel) for kernel in kernels[1:])
         self.skips = nn.ModuleList(MaskedBlock(channels, kernel) for kernel in kernels[1:-1])
         self.last = nn.Sequential(nn.Conv2d(channels, channels, 1, bias=False), nn.BatchNorm2d(channels), nn.ELU())
         self.logit = nn.Conv2d(channels, 1, 1, bias=False)
 
-    def forward(self, x: Tensor, z: Tensor) -> Tensor:
+    def forward(self, x: Tensor, z: Tensor | None) -> Tensor:
         """Logits [B, 1, H, W]."""
-        maps = self.z_to_maps(z).view(len(z), -1, self.size, self.size)
-        outputs = [F.elu(self.first_norm(self.first(torch.cat([x, maps], dim=1))))]
+        maps = [] if z is None else [self.z_to_maps(z).view(len(z), -1, self.size, self.size)]
+        outputs = [F.elu(self.first_norm(self.first(torch.cat([x, *maps], dim=1))))]
         for i, block in enumerate(self.blocks, start=1):
             hidden = outputs[-1]
             if i > 2:
@@ -123,12 +123,14 @@ class Decoder(nn.Module):
 
 def load(decoder: Decoder, values: dict[str, Tensor]) -> None:
     """Give `decoder` what the library's decoder has under its own names: parameters or their gradients."""
-    decoder.load_state_dict(_renamed(values, decoder), strict=False)
+    decoder.load_state_dict(under_textbook_names(values, decoder), strict=False)
 
 
-def _renamed(values: dict[str, Tensor], decoder: Decoder) -> dict[str, Tensor]:
+def under_textbook_names(values: dict[str, Tensor], decoder: Decoder) -> dict[str, Tensor]:
+    """What the library's decoder has by name, under the names and in the layout of the textbook's."""
     renamed = {name: values[name] for name in values if name.startswith(("z_to_maps", "first_norm", "logit"))}
-    renamed["first.weight"] = torch.cat([_whole(values["first.weight"]), values["maps.weight"]], dim=1)
+    of_z = [values["maps.weight"]] if "maps.weight" in values else []
+    renamed["first.weight"] = torch.cat([_whole(values["first.weight"]), *of_z], dim=1)
     layers = {"narrow": 0, "narrow_norm": 1, "causal": 3, "causal_norm": 4, "widen": 6, "widen_norm": 7}
     for name, value in values.items():
         stack, _, rest = name.partition(".")
@@ -151,5 +153,5 @@ def _whole(causal: Tensor) -> Tensor:
 
 def gradients(decoder: nn.Module, like: Decoder) -> list[Tensor]:
     """The gradients of the library's decoder in the order and layout of the textbook's parameters."""
-    named = _renamed({name: parameter.grad for name, parameter in decoder.named_parameters()}, like)
+    named = under_textbook_names({name: parameter.grad for name, parameter in decoder.named_parameters()}, like)
     return [named[name] for name, _ in like.named_parameters()]

@@ -4,8 +4,8 @@ from itertools import product
 
 import pytest
 import torch
-from torch.nn import functional as F
 
+from benchmarks import textbook_images
 from lagvae_lib.models.images import CausalConv, PixelCNNDecoder, ResNetEncoder
 from lagvae_lib.models.vae import VAE, Autoregressive
 from lagvae_lib.sampling.images import complete, sample, sample_naive
@@ -41,38 +41,13 @@ def uniforms(count: int, size: int = SIZE, seed: int = 3) -> torch.Tensor:
     return torch.rand(count, size, size, generator=torch.Generator().manual_seed(seed))
 
 
-def textbook_logits(model: PixelCNNDecoder, x: torch.Tensor, z: torch.Tensor | None) -> torch.Tensor:
-    """The same network with whole kernels under whole masks, and z's maps made and concatenated for each image."""
-
-    def whole(conv: CausalConv) -> torch.Tensor:
-        k = conv.weight.shape[3]
-        kernel = conv.weight.new_zeros(*conv.weight.shape[:2], k, k)
-        kernel[:, :, : k // 2 + 1] = conv.weight
-        flat = conv.weight.new_zeros(k * k)
-        flat[: k * k // 2 + (1 if conv.mask[-1, k // 2] else 0)] = 1
-        return kernel * flat.view(k, k)
-
-    def block(module, x):
-        hidden = F.elu(module.narrow_norm(F.conv2d(x, module.narrow.weight)))
-        hidden = F.conv2d(hidden, whole(module.causal), padding=module.causal.reach)
-        return F.elu(module.widen_norm(F.conv2d(F.elu(module.causal_norm(hidden)), module.widen.weight)) + x)
-
-    weight, inputs = whole(model.first), x
-    if z is not None:
-        weight = torch.cat([weight, model.maps.weight], dim=1)
-        inputs = torch.cat([x, model.z_to_maps(z).view(len(z), -1, model.size, model.size)], dim=1)
-    outputs = [F.elu(model.first_norm(F.conv2d(inputs, weight, padding=model.first.reach)))]
-    for i, module in enumerate(model.blocks, start=1):
-        hidden = outputs[-1]
-        if i > 2:
-            hidden = hidden + block(model.skips[i - 3], outputs[i - 3])
-        outputs.append(block(module, hidden))
-    hidden = outputs[-1] + block(model.skips[-1], outputs[-3])
-    return model.logit(F.elu(model.last_norm(model.last(hidden))))
-
-
-def textbook_log_prob(model, x, z):
-    return -F.binary_cross_entropy_with_logits(textbook_logits(model, x, z), x, reduction="none").flatten(1).sum(1)
+def twin(model: PixelCNNDecoder) -> textbook_images.Decoder:
+    """The textbook's decoder, whole kernels under whole masks, with the same values and in the same mode."""
+    kernels = [model.first.weight.shape[3], *(block.causal.weight.shape[3] for block in model.blocks)]
+    maps = model.maps.weight.shape[1] if model.nz else 0
+    made = textbook_images.Decoder(model.nz, model.logit.weight.shape[1], kernels, maps, model.size)
+    textbook_images.load(made, model.state_dict())
+    return made.to(model.logit.weight.dtype).train(model.training)
 
 
 @pytest.mark.parametrize("nz", [0, NZ])
@@ -110,30 +85,32 @@ def test_probabilities_of_all_small_images_sum_to_one(nz):
 @pytest.mark.parametrize("nz", [0, NZ])
 def test_log_prob_and_gradients_are_the_textbooks(nz, training):
     model, x = decoder(nz).double().train(training), images(7).double()
-    z = codes(7, 1, nz).double().requires_grad_() if nz else None
-    wanted = [*model.parameters(), *([z] if nz else [])]
-    statistics = {name: value.clone() for name, value in model.state_dict().items()}
-    expected = textbook_log_prob(model, x, z if z is None else z[:, 0])
-    gradients = torch.autograd.grad(expected.sum(), wanted)
-    moved = {name: value.clone() for name, value in model.state_dict().items()}
-    model.load_state_dict(statistics)
-    value = model.log_prob(x, z)[:, 0]
-    torch.testing.assert_close(model.state_dict(), moved)
-    assert training != torch.equal(moved["first_norm.running_mean"], statistics["first_norm.running_mean"])
+    other, before = twin(model), model.first_norm.running_mean.clone()
+    z = [codes(7, 1, nz).double().requires_grad_() if nz else None for _ in range(2)]
+    expected, value = -other.nll(x, z[0][:, 0] if nz else None), model.log_prob(x, z[1])[:, 0]
     torch.testing.assert_close(value, expected, rtol=1e-10, atol=1e-10)
-    for got, other in zip(torch.autograd.grad(value.sum(), wanted), gradients, strict=True):
-        assert (got - other).norm() <= 1e-9 * other.norm() + 1e-10
+    (expected.sum() + value.sum()).backward()
+    gradients = zip(textbook_images.gradients(model, other), other.parameters(), strict=True)
+    pairs = [(got, parameter.grad) for got, parameter in gradients] + ([(z[1].grad, z[0].grad)] if nz else [])
+    for got, of_the_textbook in pairs:
+        assert (got - of_the_textbook).norm() <= 1e-9 * of_the_textbook.norm() + 1e-10
+    statistics = {
+        name: values
+        for name, values in textbook_images.under_textbook_names(model.state_dict(), other).items()
+        if "running" in name
+    }
+    torch.testing.assert_close(statistics, {name: other.state_dict()[name] for name in statistics})
+    assert training != torch.equal(model.first_norm.running_mean, before)
 
 
 @pytest.mark.parametrize("nz", [0, NZ])
 def test_without_gradients_the_folded_network_is_the_same(nz):
     model, x = decoder(nz), images(5)
     z = codes(5, 40, nz) if nz else None  # more pairs than are seen at once
+    other = twin(model)
     with torch.no_grad():
         got = model.log_prob(x, z)
-        expected = torch.stack(
-            [textbook_log_prob(model, x, z[:, k] if nz else None) for k in range(40 if nz else 1)], dim=1
-        )
+        expected = torch.stack([-other.nll(x, z[:, k] if nz else None) for k in range(40 if nz else 1)], dim=1)
     torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-4)
     assert got.shape == (5, 40 if nz else 1)
     with_gradient = model.log_prob(x, z)

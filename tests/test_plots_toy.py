@@ -27,10 +27,11 @@ def record(slope: float, looks: int = 6, aggressive_epochs: int = 0, nll: float 
     model_mean = (iteration[:, None] / 1000 * generator.normal(size=50)).astype(np.float16)
     dynamics = {name: np.linspace(0, 1, looks) for name in ("lag", "amortisation", "approximation", "kl", "mi_large")}
     values = {"nll": nll, "nll_standard_error": 0.1}
+    method = {"method": "aggressive" if aggressive_epochs else "vae"}
     return Run(
         Path("nowhere"),
         {},
-        values | {"fresh": values},
+        values | method | {"fresh": values},
         pd.DataFrame({"iteration": [500, 1000], "aggressive": [i < aggressive_epochs for i in range(2)]}),
         pd.DataFrame({"iteration": iteration, **dynamics}),
         {"iteration": iteration, "model_mean": model_mean, "inference_mean": (slope * model_mean).astype(np.float16)},

@@ -5,8 +5,9 @@ current pixel and its own row, so that the half that a mask would discard is not
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +16,7 @@ from torch.nn import functional as F
 from lagvae_lib.models.gaussian import DiagonalGaussian
 
 SIZE = 28
-MAPS = 512  # channels times (image, z) pairs seen at once without gradients: what lies near a core, whatever the model
+MAPS = 512  # channels times (image, z) pairs seen at once without gradients: about what fits into a core's cache
 PAIRS_ACCELERATOR = 512  # enough to fill a GPU; memory is what bounds it
 
 
@@ -200,13 +201,7 @@ class PixelCNNDecoder(nn.Module):
             if z is not None:
                 hidden = hidden + self.z_share(z)
             hidden = F.elu(self.first_norm(hidden.contiguous(memory_format=torch.channels_last)), inplace=True)
-            outputs, codes = [hidden], self.layer_codes(z)
-            for i, block in enumerate(self.blocks, start=1):
-                if i > 2:
-                    hidden = hidden + self.skips[i - 3](outputs[i - 3])
-                hidden = block(hidden if codes is None else hidden + codes[i - 1])
-                outputs.append(hidden)
-            hidden = hidden + self.skips[-1](outputs[-3])
+            hidden = through_blocks(hidden, self.blocks, self.skips, self.layer_codes(z))
             hidden = F.elu(self.last_norm(self.last(hidden)), inplace=True)
             return self.logit(hidden).to(x.dtype)
 
@@ -264,6 +259,24 @@ def lower(precision: torch.dtype | None, like: Tensor) -> AbstractContextManager
     return nullcontext() if precision is None else torch.autocast(like.device.type, precision)
 
 
+Layer = Callable[[Tensor], Tensor]
+
+
+def through_blocks(hidden: Tensor, blocks: Sequence[Layer], skips: Sequence[Layer], codes: Sequence[Tensor] | None):
+    """The decoder between its first and its last layer: what the last layer is given, of the shape of `hidden`.
+
+    Long skips: from the third block on, a block's input has its skip's view of the output three layers before added to
+    it, and so has the last layer's. codes: added to each block's input (Skip-VAE), or None.
+    """
+    outputs = [hidden]
+    for i, block in enumerate(blocks, start=1):
+        if i > 2:
+            hidden = hidden + skips[i - 3](outputs[i - 3])
+        hidden = block(hidden if codes is None else hidden + codes[i - 1])
+        outputs.append(hidden)
+    return hidden + skips[-1](outputs[-3])
+
+
 def bernoulli(x: Tensor, logits: Tensor) -> Tensor:
     """log prod_i p(x_i), [B], of 0/1 images and logits [B, 1, H, W]."""
     return (x * logits - F.softplus(logits)).flatten(1).sum(1)
@@ -292,8 +305,8 @@ class Folded:
         require_evaluation(decoder)
         self.decoder = decoder
         self.first, self.first_bias = fold(decoder.first.causal_weight(), decoder.first_norm)
-        self.blocks = [block.folded() for block in decoder.blocks]
-        self.skips = [block.folded() for block in decoder.skips]
+        self.blocks = [FoldedBlock(*block.folded()) for block in decoder.blocks]
+        self.skips = [FoldedBlock(*block.folded()) for block in decoder.skips]
         self.last, self.last_bias = fold(decoder.last.weight, decoder.last_norm)
         self.logit = decoder.logit.weight
         self.basis = self._basis() if decoder.nz else None
@@ -318,19 +331,22 @@ class Folded:
         dtype = hidden.dtype
         with lower(self.decoder.precision, hidden):
             hidden = elu_(hidden)
-            outputs = [hidden]
-            for i, block in enumerate(self.blocks, start=1):
-                if i > 2:
-                    hidden = hidden + _block(outputs[i - 3], self.skips[i - 3])
-                hidden = _block(hidden if codes is None else hidden + codes[i - 1], block)
-                outputs.append(hidden)
-            hidden = hidden + _block(outputs[-3], self.skips[-1])
+            hidden = through_blocks(hidden, self.blocks, self.skips, codes)
             hidden = elu_(F.conv2d(hidden, self.last, self.last_bias))
             return F.conv2d(hidden, self.logit).to(dtype)
 
 
-def _block(x: Tensor, weights: tuple[Tensor, ...]) -> Tensor:
-    narrow, narrow_bias, middle, middle_bias, widen, widen_bias = weights
-    hidden = elu_(F.conv2d(x, narrow, narrow_bias))
-    hidden = elu_(causal(hidden, middle, middle_bias))
-    return elu_(F.conv2d(hidden, widen, widen_bias).add_(x))
+class FoldedBlock(NamedTuple):
+    """A residual block as the weights and biases of its three convolutions."""
+
+    narrow: Tensor
+    narrow_bias: Tensor
+    middle: Tensor
+    middle_bias: Tensor
+    widen: Tensor
+    widen_bias: Tensor
+
+    def __call__(self, x: Tensor) -> Tensor:
+        hidden = elu_(F.conv2d(x, self.narrow, self.narrow_bias))
+        hidden = elu_(causal(hidden, self.middle, self.middle_bias))
+        return elu_(F.conv2d(hidden, self.widen, self.widen_bias).add_(x))

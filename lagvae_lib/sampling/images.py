@@ -4,11 +4,13 @@ Every layer's output at a pixel depends on its inputs at that pixel and before i
 pixels were drawn; so each pixel costs one column through the network, read from cached inputs.
 """
 
+from functools import partial
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from lagvae_lib.models.images import Folded, PixelCNNDecoder, require_evaluation
+from lagvae_lib.models.images import Folded, PixelCNNDecoder, require_evaluation, through_blocks
 
 
 def sample(
@@ -140,13 +142,8 @@ class _Columns:
         if self.z_share is not None:
             hidden = hidden + self.z_share[i, j]
         hidden = F.elu_(hidden)
-        outputs = [hidden]
-        for n, block in enumerate(self.blocks, start=1):
-            if n > 2:
-                hidden = hidden + self.skips[n - 3](outputs[n - 3], i, j)
-            hidden = block(hidden if self.codes is None else hidden + self.codes[n - 1], i, j)
-            outputs.append(hidden)
-        hidden = hidden + self.skips[-1](outputs[-3], i, j)
+        blocks, skips = ([partial(block, i=i, j=j) for block in stack] for stack in (self.blocks, self.skips))
+        hidden = through_blocks(hidden, blocks, skips, self.codes)
         if not draw:
             return None
         hidden = F.elu_(torch.addmm(self.last_bias, hidden, self.last))
