@@ -137,4 +137,3 @@ def test_corpus_is_exact_and_reproducible(corpus):
     assert corpus.words("test") == words[1000:] and corpus.labels["test"] == classes[1000:].tolist()
     assert grammar_corpus(800, 200, 1200, seed=3).sha256 == corpus.sha256
     assert grammar_corpus(800, 200, 1200, seed=4).sha256 != corpus.sha256
-    assert corpus.batches("train", 32).examples == 800

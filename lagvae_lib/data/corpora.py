@@ -16,7 +16,6 @@ from lagvae_lib.data.sources import SOURCES, DataError, fetch
 from lagvae_lib.data.text import (
     UNKNOWN,
     Document,
-    TextBatches,
     Vocab,
     labelled_or_plain_document,
     plain_document,
@@ -50,10 +49,6 @@ class Corpus:
     stand_in: bool
     source: str
     notes: tuple[str, ...] = ()
-
-    def batches(self, split: str, batch_size: int) -> TextBatches:
-        """One split in batches of equal-length sentences."""
-        return TextBatches(self.splits[choose(split, self.splits, "split")], batch_size)
 
 
 @dataclass(frozen=True)

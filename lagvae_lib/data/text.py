@@ -216,7 +216,3 @@ class TextBatches:
         moved = copy(self)
         moved._batches = [b.to(device) for b in self._batches]
         return moved
-
-    def subset(self, n: int) -> "TextBatches":
-        """Batches of the first `n` sentences as given (a random choice where the split was permuted)."""
-        return TextBatches(self.sentences[:n], self.batch_size, self._batches[0].device)

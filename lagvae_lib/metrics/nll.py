@@ -89,30 +89,3 @@ def _pieces(ks: Sequence[int], chunk: int) -> Iterator[tuple[int, int]]:
             stop = min(start + chunk, k)
             yield start, stop
             start = stop
-
-
-@torch.no_grad()
-def elbo_terms(
-    model,
-    x: Tensor,
-    generator: torch.Generator | None = None,
-    k: int = 1,
-    q: DiagonalGaussian | None = None,
-) -> tuple[Tensor, Tensor]:
-    """(E_q log p(x|z) from k samples, KL(q || p(z))), each [B], in nats; the KL is the prior's own, or N(0, I)'s."""
-    q = model.encode(x) if q is None else q
-    z = q.rsample(k, generator=generator)
-    kl = model.prior.kl(q, z) if hasattr(model, "prior") else q.kl()
-    return model.decoder.log_prob(x, z).mean(1), kl
-
-
-def elbo(
-    model,
-    x: Tensor,
-    generator: torch.Generator | None = None,
-    k: int = 1,
-    q: DiagonalGaussian | None = None,
-) -> Tensor:
-    """The evidence lower bound from k samples, [B]."""
-    reconstruction, kl = elbo_terms(model, x, generator, k, q)
-    return reconstruction - kl

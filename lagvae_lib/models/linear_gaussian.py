@@ -6,7 +6,6 @@ optimum it is probabilistic PCA (Tipping & Bishop 1999), the model in which Luca
 collapse.
 """
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -174,13 +173,3 @@ def ppca(mean: Tensor, covariance: Tensor, nz: int, noise: float) -> LinearGauss
     return LinearGaussian(
         vectors * (values - noise**2).clamp(min=0).sqrt(), torch.tensor(noise, dtype=torch.float64), mean
     )
-
-
-def ppca_noise(covariance: Tensor, nz: int) -> float:
-    """The noise s of highest likelihood beside `ppca`: root of the mean of the discarded eigenvalues.
-
-    Raises ValueError unless 1 <= nz < nx.
-    """
-    if not 1 <= nz < len(covariance):
-        raise ValueError(f"nz must be between 1 and {len(covariance) - 1}, not {nz}")
-    return math.sqrt(torch.linalg.eigvalsh(covariance)[: len(covariance) - nz].mean())
