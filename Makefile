@@ -47,12 +47,12 @@ help: ## this list
 setup: $(SETUP) ## make .venv with the exact versions of requirements.lock
 
 run: $(SETUP) ## the main job: train or load on Yelp, and compare with the paper (SEED=2)
-	@mkdir -p results/notebooks
+	@mkdir -p results/notebooks && touch results/notebooks/.started
 	"$(PY)" -m papermill notebooks/03_yelp.ipynb $(RUN_OUT) -p seed $(SEED) --log-output
 	@echo
 	@echo "Executed notebook, with the figures in it:  $(RUN_OUT)"
-	@echo "Metrics and histories of seed $(SEED):"
-	@find "$${LAGVAE_RESULTS:-results}/runs" -path '*/seed$(SEED)/metrics.json' 2>/dev/null | sort | sed 's/^/  /'
+	@echo "Records that this run made (what it loaded is named in the notebook):"
+	@find "$${LAGVAE_RESULTS:-results}/runs" -name metrics.json -newer results/notebooks/.started | sort | sed 's/^/  /'
 
 # The number of cores is profiles/default's unless it is given, so that SWEEP_ARGS="--workflow-profile slurm" has its own.
 sweep: $(SETUP) ## all runs of the tables that have no record yet (PROFILE=scaled METHODS=vae SWEEP_ARGS="-n")

@@ -64,10 +64,10 @@ def run(
     """
     folder = folder_of(config)
     if (folder / "metrics.json").exists():
-        return load(folder)
+        return _loaded(folder, report)
     with _held(folder, report), _threads_for(config):
         if (folder / "metrics.json").exists():  # the process that held the run until now has finished it
-            return load(folder)
+            return _loaded(folder, report)
         atomic.write_json(folder / "config.json", as_json(config))
         trainer = trainer_of(config, data, device)
         checkpoint = folder / "checkpoint.pt"
@@ -78,6 +78,14 @@ def run(
         save(checkpoint, trainer.state_dict())
         _finish(folder, config, data, trainer, device)
     return load(folder)
+
+
+def _loaded(folder: Path, report: Callable[[str], None]) -> Run:
+    """A finished run, with one line that says that nothing was trained."""
+    record = load(folder)
+    made = record.metrics["provenance"]
+    report(f"loaded {folder}, finished {made['finished'][:10]}, commit {(made['git'] or 'unknown')[:7]}")
+    return record
 
 
 def resume(trainer: Trainer, checkpoint: Path) -> None:
