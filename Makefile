@@ -1,7 +1,7 @@
 # Everything runs in .venv, which the first target that needs it sets up (a minute or two, once).
 #
 #   PYTHON=python3.12   the interpreter that .venv is made from (default: the first found that is >= 3.11)
-#   TORCH=auto          auto: PyTorch's CPU build where pip is offered one and there is no NVIDIA GPU;
+#   TORCH=auto          auto: PyTorch's CPU build where pip finds one and there is no NVIDIA GPU;
 #                       cpu: that build or nothing; any: whatever pip chooses
 #   PY=python           run the targets in an environment of your own; nothing is installed
 #   SEED=2 WORKERS=2    the seed of `make run`; the number of processes of `make test`

@@ -1,5 +1,5 @@
 """The image model written the way a textbook would: whole kernels times a mask, z's maps beside the image for every
-sample, automatic differentiation through encoder and decoder in every step, and a whole-image pass a sampled pixel.
+sample, automatic differentiation through encoder and decoder in every step, and a whole-image pass per sampled pixel.
 
 The loss, the training step and the importance-weighted bound are those of `benchmarks.textbook`. Nothing here is used
 by the library.
@@ -113,7 +113,7 @@ class Decoder(nn.Module):
 
     @torch.no_grad()
     def sample(self, z: Tensor, uniforms: Tensor, pixels: int | None = None) -> Tensor:
-        """Images [B, 1, H, W]: a whole pass a pixel; only the first `pixels` of them where that is given."""
+        """Images [B, 1, H, W]: one whole pass per pixel; only the first `pixels` of them where that is given."""
         x = torch.zeros_like(uniforms).unsqueeze(1)
         for pixel in range(pixels or uniforms[0].numel()):
             i, j = divmod(pixel, self.size)

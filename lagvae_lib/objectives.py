@@ -1,5 +1,5 @@
-"""The weight of the KL term over a run, and the KL that costs nothing: in these two plain, annealed, beta, cyclical and
-free-bits training differ."""
+"""The weight of the KL term over a run and the free nats: plain, annealed, beta, cyclical and free-bits training differ
+in these alone."""
 
 from dataclasses import dataclass
 
@@ -15,9 +15,9 @@ class Objective:
     kl_weight: the weight in the end; 1 is the ELBO, anything else a beta-VAE.
     start, anneal_epochs: the weight begins at `start` and reaches `kl_weight` linearly after that many epochs, one
         increment per outer iteration (the paper: from 0.1, over 10 epochs). 0 epochs: no annealing.
-    cycles: the run is cut into so many cycles of equal length, in each of which the weight climbs linearly from 0 to
+    cycles: the run is cut into this many cycles of equal length, in each of which the weight climbs linearly from 0 to
         `kl_weight` during the first half and stays there (cyclical annealing, Fu et al. 2019). 0: none.
-    free_nats: nats of the KL that cost nothing, the same share for each dimension (free bits, Kingma et al. 2016).
+    free_nats: nats of the KL that are not penalised, the same share for each dimension (free bits, Kingma et al. 2016).
     pretrain_epochs: epochs before the run in which the weight is 0, an autoencoder's; the encoder is kept, the decoder
         begins the run anew (Li et al. 2019).
     Raises ValueError for annealing together with cycles, and for a negative value.

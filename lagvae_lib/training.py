@@ -25,7 +25,9 @@ OPTIMISERS = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam}
 VALIDATION = 1  # streams of evaluation noise, see `noise`
 FINAL = 2
 OBSERVED = 3
-ASIDE = 5  # added to a stream: what a look draws globally is independent of what it draws by its generator
+ASIDE = (
+    5  # added to a stream, so that what an evaluation draws globally is independent of what it draws from its generator
+)
 
 
 @dataclass
@@ -63,7 +65,7 @@ class State:
 
 
 def noise(seed: int, stream: int, position: int) -> torch.Generator:
-    """A generator of its own for every evaluation, so that looking at a model never changes its training."""
+    """A generator of its own for every evaluation, so that evaluating a model never changes its training."""
     return torch.Generator().manual_seed((seed * 1_000_003 + position) * 10 + stream)
 
 
@@ -106,7 +108,7 @@ class Trainer:
     # -- the loop ------------------------------------------------------------------------------------------------
 
     def fit(self, after_iteration: Callable[["Trainer"], None] = lambda trainer: None) -> None:
-        """Train to the end, from wherever the state stands; `after_iteration` may write checkpoints or stop it."""
+        """Train to the end, from the current state; `after_iteration` may write checkpoints or stop it."""
         self._observe_at(0)
         while not self.state.progress.ended:
             for index in self._rest_of_epoch():
@@ -196,7 +198,7 @@ class Trainer:
 
     @contextmanager
     def _aside(self, stream: int, position: int) -> Iterator[None]:
-        """Inside the block torch's global randomness is the look's own; afterwards it is the training's again."""
+        """Inside the block torch's global random state is the evaluation's own; afterwards it is the training's."""
         with torch.random.fork_rng():
             torch.manual_seed(noise(self.seed, stream + ASIDE, position).initial_seed())
             yield
@@ -273,7 +275,7 @@ class Trainer:
         self.optimisers = Optimisers(make(encoder, lr=lr) if encoder else None, make(decoder, lr=lr))
 
     def _lap(self, phase: str) -> None:
-        """Book the time since the last lap, wall and processor, on `phase`."""
+        """Add the time since the last lap, wall and processor, to `phase`."""
         now = (time.perf_counter(), time.process_time())
         for name, start, end in zip(("seconds", "cpu_seconds"), self._clock, now, strict=True):
             spent = getattr(self.state, name)

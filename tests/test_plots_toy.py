@@ -138,8 +138,8 @@ def test_paired_interval_is_students():
     [
         ([-0.30, -0.31, -0.29], "better"),
         ([0.30, 0.31, 0.29], "worse"),
-        ([-0.3, 0.3, -0.1], "no difference can be told"),
-        ([-0.3], "cannot tell"),
+        ([-0.3, 0.3, -0.1], "no difference can be established"),
+        ([-0.3], "cannot decide"),
     ],
 )
 def test_verdict_says_what_the_numbers_say(differences, said):

@@ -72,7 +72,7 @@ def test_unknown_names_are_refused(call, message):
 
 @pytest.mark.parametrize("text", ["", "357.9(0.1)", "<=3", "3.0 (0.1", "nan", "-1.0"])
 def test_what_is_no_cell_is_refused(text):
-    with pytest.raises(ValueError, match="no cell of a table"):
+    with pytest.raises(ValueError, match="not a table cell"):
         Value.parse(text)
 
 

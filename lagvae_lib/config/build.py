@@ -86,7 +86,7 @@ def _prior(variant: Variant, nz: int, encoder: nn.Module, data) -> nn.Module:
 
 
 def _pseudo_inputs(data, count: int) -> Tensor:
-    """[count, 1, H, W]: training images to begin with, some of them twice where there are not so many."""
+    """[count, 1, H, W]: training images to begin with, some of them twice where there are too few."""
     grey = data.train.grey
     chosen = torch.randint(len(grey), (count,)) if count > len(grey) else torch.randperm(len(grey))[:count]
     return grey[chosen].unsqueeze(1)

@@ -1,4 +1,4 @@
-"""Sizes and lengths of a run: the paper's, and smaller ones of the same algorithm and protocol.
+"""Sizes and lengths of a run: the paper's, and smaller ones with the same algorithm and protocol.
 
 `paper` holds the paper's values; each departure of another profile stands beside the paper's value in a comment.
 A run is data set x method x profile x seed; `resolve` makes the whole configuration of one.
@@ -44,14 +44,14 @@ class ModelSettings:
 
     @property
     def small(self) -> bool:
-        """Whether a second thread would cost more than it brings."""
+        """Whether a second thread would cost more than it gains."""
         return self.hidden < 512
 
 
 @dataclass(frozen=True)
 class ImageModelSettings:
     """Sizes of the ResNet encoder (channels of its blocks, then of its last map) and of the PixelCNN decoder: kernel
-    size of each layer from the image on, channels, and the maps that z becomes beside the image."""
+    size of each layer from the image on, channels, and the number of feature maps that z is turned into."""
 
     nz: int = 32
     encoder: int = 64
@@ -62,7 +62,7 @@ class ImageModelSettings:
 
     @property
     def small(self) -> bool:
-        """Whether a second thread would cost more than it brings."""
+        """Whether a second thread would cost more than it gains."""
         return self.channels < 64
 
 
@@ -70,9 +70,9 @@ class ImageModelSettings:
 class Evaluation:
     """iw_samples: samples of the final importance-weighted bound. observe_every: generator updates between two looks
     at the dynamics, on `probe` validation examples (the toy: `probe` points on the grid); after `observe_dense` looks
-    only every fifth is taken. mi_draws: samples of z an example in the MI that ends the aggressive stage and that is
-    reported (`metrics.evaluate.information`). iw_examples: the bound, or the exact NLL, is taken on so many test
-    examples from all over the set; None: on all.
+    only every fifth is taken. mi_draws: samples of z per example in the MI that ends the aggressive stage and that is
+    reported (`metrics.evaluate.information`). iw_examples: the bound, or the exact NLL, is taken on this many test
+    examples spread over the set; None: on all.
     """
 
     iw_samples: int = 500

@@ -1,16 +1,17 @@
-"""Two methods beside each other: how well two sets of means agree, and whether a difference over seeds can be told."""
+"""Comparing two methods: how well two sets of means agree, and whether a difference over seeds is significant."""
 
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 
-# Student's t at 97.5% for 1, 2, ... degrees of freedom; past the table the last value, which errs to the wide side
+# Student's t at 97.5% for 1, 2, ... degrees of freedom; past the table the last value, which is conservative
 T_975 = (12.71, 4.30, 3.18, 2.78, 2.57, 2.45, 2.36, 2.31, 2.26)
 
 
 class Agreement(NamedTuple):
-    """Of points in the posterior mean space: correlation, least-squares slope of vertical on horizontal, and spreads.
+    """Points in the posterior mean space: their correlation, the least-squares slope of vertical on horizontal, and
+    their spreads.
 
     Correlation and slope are nan where one of the spreads (standard deviations) is below `COLLAPSED`: what is left
     there is rounding.
@@ -26,7 +27,7 @@ COLLAPSED = 1e-3
 
 
 def agreement(model_mean: np.ndarray, inference_mean: np.ndarray) -> Agreement:
-    """How near the points (model_mean, inference_mean), [N] each, lie to the diagonal, where both numbers are 1."""
+    """How close the points (model_mean, inference_mean), [N] each, lie to the diagonal, where both numbers are 1."""
     x, y = np.asarray(model_mean, dtype=np.float64), np.asarray(inference_mean, dtype=np.float64)
     sd = float(x.std()), float(y.std())
     if min(sd) < COLLAPSED:
@@ -65,12 +66,12 @@ def paired(a: list[float], b: list[float]) -> Paired:
 
 
 def verdict(difference: Paired, where: str) -> str:
-    """A sentence on an NLL difference (aggressive minus plain) that says no more than the numbers do."""
+    """A sentence on an NLL difference (aggressive minus plain) that claims no more than the numbers support."""
     said = {
         -1: "aggressive training models these lines better",
         1: "aggressive training models these lines worse",
-        0: "no difference can be told",
+        0: "no difference can be established",
     }[difference.sign]
     if np.isnan(difference.half_width):
-        said = "one pair of runs cannot tell"
+        said = "one pair of runs cannot decide"
     return f"{where}: {said}; aggressive - plain = {difference}"

@@ -1,4 +1,4 @@
-"""What is reported of a model: a short list on validation data every epoch, all of it on test data at the end.
+"""What is reported about a model: a few metrics on validation data every epoch, all of them on test data at the end.
 
 All values are nats per example, means over the examples of the split.
 """
@@ -16,14 +16,14 @@ from lagvae_lib.models.vae import Autoregressive
 
 THRESHOLDS = tuple(10.0 ** (k / 4) for k in range(-16, 5))  # 1e-4 to 10, the paper's 0.01 among them
 IW_SAMPLES = (1, 10, 100, 500)
-KL_DRAWS = 10  # samples of z an example where KL(q || p) has no closed form
+KL_DRAWS = 10  # samples of z per example where KL(q || p) has no closed form
 
 
 def spread_examples(batches: Iterable[Tensor], examples: int) -> list[Tensor]:
-    """`examples` examples from all over a split, in whole batches but for the last one, which is cut.
+    """`examples` examples spread over a split, in whole batches but for the last one, which is cut.
 
     A batch is kept when fewer than its share were kept up to its end, so that short and long documents (batches come
-    in order of length) are there in the proportion of the split.
+    in order of length) are represented in the split's proportions.
     """
     whole = list(batches)
     total, seen, count, kept = sum(len(x) for x in whole), 0, 0, []
@@ -55,8 +55,8 @@ def information(
 ) -> dict[str, float]:
     """KL, MI by the paper's estimator and over all examples, and active units, of encoded examples.
 
-    draws: samples of z an example over which the paper's estimator is averaged. The paper's is 1; its noise has
-    variance nz / 2N, so 10 draws of 1,000 examples are as quiet as the paper's 10,000.
+    draws: samples of z per example over which the paper's estimator is averaged. The paper's is 1; its noise has
+    variance nz / 2N, so 10 draws of 1,000 examples have as little noise as the paper's 10,000 examples.
     """
     everything = mi.same_sample(q.mu, q.logvar, generator=generator)
     return {
@@ -101,7 +101,7 @@ def evaluate(
     draws: int = 1,
     nll_examples: int | None = None,
 ) -> dict:
-    """What a run's record says of the test set: the paper's nll, kl, mi and au, and what belongs beside them.
+    """The test-set metrics of a run's record: the paper's nll, kl, mi and au, and those that complete them.
 
     iw_samples, draws, nll_examples: see `config.profiles.Evaluation`.
     """

@@ -2,7 +2,7 @@
 
 KL(q(z|x) || p(z|x)) = amortisation gap + approximation gap: the first is what the best Gaussian for each x alone would
 save (q's network has not caught up, or cannot), the second what no Gaussian can. All in nats per example, between the
-grid's discrete distributions, which is the continuous KL as long as the standard deviations pass the step (0.1).
+grid's discrete distributions, which is the continuous KL as long as the standard deviations exceed the step (0.1).
 """
 
 from typing import NamedTuple
@@ -44,7 +44,7 @@ def _kl_and_gradient(grid: Tensor, log_p: Tensor, mean: Tensor, sd: Tensor) -> t
 def best_gaussian(posterior: GridPosterior, starts: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor, Tensor]:
     """Mean, sd and KL of the Gaussian nearest to each posterior, [N] each, by natural gradient steps from each start.
 
-    One step is exact where the posterior is Gaussian; a step that would raise the KL is taken back and shortened:
+    One step is exact where the posterior is Gaussian; a step that would raise the KL is undone and shortened:
     the result is never worse than any start. Two starts can still miss the best of several local minima.
     """
     log_p = posterior.log_weights.clamp_min(FLOOR)

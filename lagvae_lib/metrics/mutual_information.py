@@ -1,6 +1,6 @@
 """The mutual information I_q(x; z) of data and code under the encoder, by several estimators.
 
-None is exact: q(z) = E_x q(z|x) is a mixture with one component a data point. All take the encoded data,
+None is exact: q(z) = E_x q(z|x) is a mixture with one component per data point. All take the encoded data,
 `mu` and `logvar` [N, nz], compute in float64 and return nats per example.
 """
 
@@ -49,9 +49,9 @@ class Decomposition:
 def paper_estimate(
     mu: Tensor, logvar: Tensor, batch_sizes: Sequence[int], generator: torch.Generator | None = None
 ) -> float:
-    """The paper's MI (section 4.2): within each minibatch, one sample an example, averaged by batch size.
+    """The paper's MI (section 4.2): within each minibatch, one sample per example, averaged by batch size.
 
-    E log q(z|x) is the analytic negative entropy; log q(z) comes from one sample an example, under the
+    E log q(z|x) is the analytic negative entropy; log q(z) comes from one sample per example, under the
     mixture of the posteriors of its own minibatch. The two terms do not share their noise: at collapse the
     estimate has sd of about sqrt(nz / 2N) and is negative half of the time. Up to that noise it cannot pass
     log B.
@@ -75,8 +75,8 @@ def same_sample(
 ) -> Bounds:
     """Bounds from log q(z_i|x_i) - log q(z_i), the same sample in both terms.
 
-    batch_size: examples in a mixture; None, or anything from N on, means all N. The rows are dealt out at
-    random (sentences of one length lie side by side) and an incomplete last batch is left out, its cap being
+    batch_size: examples in a mixture; None, or anything from N on, means all N. The rows are assigned to batches at
+    random (sentences of one length lie side by side) and an incomplete last batch is left out, since its cap is
     lower.
     Raises ValueError where the batch size is below 2 or there are fewer than 2 rows.
     """
@@ -121,7 +121,7 @@ def pointwise(mu: Tensor, logvar: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
 
 @torch.no_grad()
 def decompose(mu: Tensor, logvar: Tensor, generator: torch.Generator | None = None) -> Decomposition:
-    """The three terms of Hoffman & Johnson (2016) on one sample an example; q(z) is the mixture of all N."""
+    """The three terms of Hoffman & Johnson (2016) on one sample per example; q(z) is the mixture of all N."""
     q, z = _prepare(mu, logvar, generator)
     log_q, log_prior = q.log_prob(z[:, None])[:, 0], standard_log_prob(z)
     log_aggregate = _log_mixture(z, q.mu, q.logvar)

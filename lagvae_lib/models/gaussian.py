@@ -31,7 +31,7 @@ def standard_log_prob(z: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class DiagonalGaussian:
-    """q(z|x) = N(mu, diag(exp(logvar))), one row an example. All quantities are nats per example.
+    """q(z|x) = N(mu, diag(exp(logvar))), one row per example. All quantities are nats per example.
 
     mu, logvar: [B, nz]. Raises ValueError where they are not two matrices of one shape.
     """
@@ -45,7 +45,7 @@ class DiagonalGaussian:
             raise ValueError(f"mu and logvar must both be [B, nz], not {shapes}")
 
     def rsample(self, k: int = 1, noise: Tensor | None = None, generator: torch.Generator | None = None) -> Tensor:
-        """k reparameterised samples a row, [B, k, nz].
+        """k reparameterised samples per row, [B, k, nz].
 
         noise: [B, k, nz] standard normal, instead of drawing it from `generator` or the global random state.
         """

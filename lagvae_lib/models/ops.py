@@ -3,7 +3,7 @@
 `lstm` is the LSTM recurrence alone: the inputs' projections are made for all steps at once by the caller, so that
 what does not change along the sentence (z) or between samples (the words) is projected once. `linear_cross_entropy`
 is the output layer together with the loss: on a processor it never holds the logits of more than `rows` tokens.
-Both compute no gradient that nobody asked for, which is what makes the encoder's inner loop cheap.
+Neither computes a gradient that was not requested, which is what makes the encoder's inner loop cheap.
 """
 
 import math
@@ -32,7 +32,7 @@ class _LSTM(Function):
 
 
 def _gate_views(gates: Tensor) -> list[tuple[Tensor, ...]]:
-    """The four gates (input, forget, candidate, output), each as one view a step."""
+    """The four gates (input, forget, candidate, output), each as one view per step."""
     return [part.unbind() for part in gates.chunk(4, dim=-1)]
 
 

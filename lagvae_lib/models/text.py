@@ -74,7 +74,7 @@ class LSTMDecoder(nn.Module):
     """p(x|z) = prod_t p(x_t | x_<t, z); without z (nz = 0) it is the LSTM language model.
 
     z sets the first cell state (c0 = W z, h0 = tanh c0) and stands beside the word in every step's input. That input's
-    projection is linear, so z's share of it is one bias a sentence instead of a longer input at each step.
+    projection is linear, so z's share of it is one bias per sentence instead of a longer input at each step.
     precision: dtype of the products with the vocabulary (see `linear_cross_entropy`). skip: z reaches the output layer
     too, past the LSTM (Skip-VAE, Dieng et al. 2019).
     """

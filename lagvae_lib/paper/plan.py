@@ -135,7 +135,7 @@ def table_4(profile: str) -> dict[str, str]:
 def configured(config: dict) -> tuple[list[Planned], str]:
     """The runs and the device that the Snakefile asks for; a list is "a,b", or ["a", "b"], or one value.
 
-    Raises ValueError for whatever is not valid, with what is.
+    Raises ValueError for anything invalid, and names what is valid.
     """
     for key in config:
         choose(key, DEFAULTS, "config key")
@@ -155,7 +155,7 @@ def _words(value: object) -> list[str]:
 
 
 def at_hand(runs: Iterable[Planned]) -> list[Planned]:
-    """The same runs on what can be had here: at `smoke` and `quick` a stand-in takes the place of a missing data set.
+    """The same runs on the data that is available: at `smoke` and `quick` a stand-in replaces a missing data set.
 
     Fetches and checks every data set once. Raises `data.MissingData` at the other profiles.
     """

@@ -36,7 +36,7 @@ class Value:
             return cls(text, None, None, False)
         found = _CELL.fullmatch(text)
         if not found:
-            raise ValueError(f"{text!r} is no cell of a table: expected '357.9 (0.1)', '≤359.1', '10.0' or '-'")
+            raise ValueError(f"{text!r} is not a table cell: expected '357.9 (0.1)', '≤359.1', '10.0' or '-'")
         sd = found["sd"]
         return cls(text, float(found["mean"]), None if sd is None else float(sd), bool(found["bound"]))
 

@@ -28,7 +28,7 @@ PER_MINUTE = 60.0
 
 @dataclass(frozen=True)
 class Table:
-    """caption: what the numbers are. shown: as one reads it, all text. numbers: a line a number, not rounded."""
+    """caption: what the numbers are. shown: for reading, all text. numbers: one line per number, not rounded."""
 
     caption: str
     shown: pd.DataFrame
@@ -184,7 +184,7 @@ def timing(records: Records) -> Table:
                 numbers.append(line | {"quantity": key, "value": absolute, "relative_to_vae": value, "paper": paper})
     caption = (
         f"Table 3. Cost relative to the VAE on the same data, profile {records.profile}, means over runs. Wall time "
-        "holds whatever else the machine did, and processor seconds how much of a core a neighbour took (see the cost "
+        "includes whatever else the machine was doing, and processor seconds depend on what ran beside (see the cost "
         "of a plain update). A run's own plain updates are a unit without either: in them an aggressive update, and "
         "the whole training relative to the VAE's number of updates."
     )

@@ -1,4 +1,4 @@
-"""A second opinion on a run's NLL: annealed importance sampling beside the importance-weighted bound.
+"""A check of a run's NLL: annealed importance sampling beside the importance-weighted bound.
 
 Both on the same stated test examples and with the weights that are released beside a record, in half precision; so the
 two are to be compared with each other, and differ from the record's own bound by that rounding.

@@ -1,4 +1,4 @@
-"""What is looked at while a model trains: the curves of Figure 5 for every data set, Figure 2's points for the toy."""
+"""What is measured while a model trains: the curves of Figure 5 for every data set, Figure 2's points for the toy."""
 
 from collections.abc import Callable
 

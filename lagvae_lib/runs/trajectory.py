@@ -71,7 +71,7 @@ def _is_of(saved: dict, config: Config, data: Data, steps: int) -> bool:
 
 
 def trace(config: Config, data: Data, steps: int, device: str = "cpu") -> Trajectory:
-    """Train from `config`'s initialisation on `POINTS` training examples alone, and look after every move."""
+    """Train from `config`'s initialisation on `POINTS` training examples alone, and measure after every move."""
     torch.manual_seed(config.seed)
     model = build_model(config, data).to(device)
     torch.manual_seed(config.seed)

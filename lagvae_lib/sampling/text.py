@@ -1,8 +1,8 @@
-"""Sentences from a decoder: greedy, sampled and beam search, and where their codes come from.
+"""Sentences from a decoder (greedy, sampled, beam search), and the codes that they are decoded from.
 
 A decoder here is `LSTMDecoder` or anything with its `start` and `next_word`. A score is log p(words|z) in nats under
 the decoder as it is, although <pad> and <s> are never chosen: it equals `decoder.log_prob` of the same sentence.
-All functions want the decoder in evaluation mode and raise ValueError otherwise: dropout would decode another model.
+All functions need the decoder in evaluation mode and raise ValueError otherwise: dropout would decode another model.
 """
 
 from collections.abc import Callable
@@ -37,7 +37,7 @@ def greedy(decoder: nn.Module, z: Tensor | None, max_tokens: int, rows: int = 1)
     """The most probable word at every step.
 
     z: [B, nz], or None for a decoder without a latent variable, which then writes `rows` sentences.
-    max_tokens: the most words of a sentence, </s> included.
+    max_tokens: maximum number of words, </s> included.
     """
     return _generate(decoder, z, max_tokens, rows, lambda log_p: log_p.argmax(1))
 
