@@ -17,6 +17,7 @@ from lagvae_lib.data import loading
 from lagvae_lib.data.sources import MissingData
 from lagvae_lib.inference.aggressive import Aggressive
 from lagvae_lib.names import UnknownName, choose
+from lagvae_lib.runs.record import auto_profile, folder_of
 
 
 def test_unknown_names_list_the_valid_ones_and_the_nearest():
@@ -154,3 +155,20 @@ def test_module_runs_as_a_command():
     done = subprocess.run([sys.executable, "-m", "lagvae_lib", "methods"], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert len(done.stdout.splitlines()) == len(METHODS)
+
+
+def test_auto_loads_what_is_on_record_and_trains_quick_otherwise_whatever_the_device(monkeypatch, tmp_path):
+    monkeypatch.delenv("LAGVAE_PROFILE", raising=False)
+    monkeypatch.setenv("LAGVAE_RESULTS", str(tmp_path))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert auto_profile("synthetic", ["vae"], [0]) == "paper"
+    assert auto_profile("yelp", ["vae"], [0]) == "quick"
+    for seed in (0, 1):
+        folder = folder_of(profiles.resolve("yelp-small", "vae", "scaled", seed))
+        folder.mkdir(parents=True)
+        (folder / "metrics.json").write_text("{}")
+    assert auto_profile("yelp", ["vae"], [0, 1]) == "scaled"
+    assert auto_profile("yelp", ["vae"], [0, 1, 2]) == "quick"
+    assert auto_profile("yelp", ["vae", "aggressive"], [0]) == "quick"
+    monkeypatch.setenv("LAGVAE_PROFILE", "smoke")
+    assert auto_profile("yelp", ["vae"], [0]) == "smoke"

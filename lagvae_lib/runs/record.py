@@ -10,7 +10,9 @@
 
 import hashlib
 import json
+import os
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
 
@@ -19,8 +21,9 @@ import pandas as pd
 
 from lagvae_lib import paths
 from lagvae_lib.config.methods import METHODS
-from lagvae_lib.config.profiles import Config
-from lagvae_lib.data import family
+from lagvae_lib.config.profiles import PROFILES, Config, resolve
+from lagvae_lib.data import family, is_file, resolve_name
+from lagvae_lib.names import choose
 
 
 class RunBusy(RuntimeError):
@@ -110,6 +113,22 @@ def folder_of(config: Config) -> Path:
     if saved is None or same_configuration(saved, config):
         return plain
     return base / f"seed{config.seed}-{config_hash(config)}"
+
+
+def auto_profile(dataset: str, methods: Iterable[str], seeds: Iterable[int]) -> str:
+    """The profile that "auto" means: LAGVAE_PROFILE if that is set; for the toy `paper`, which fits any machine; else
+    `scaled` where every one of these runs is on record, so that nothing needs to be trained, and `quick` otherwise.
+
+    A GPU changes the device, not the profile: `paper` on text and images must be asked for by name.
+    """
+    if forced := os.environ.get("LAGVAE_PROFILE"):
+        return choose(forced, PROFILES, "profile in LAGVAE_PROFILE")
+    if family(dataset) == "toy":
+        return "paper"
+    name, seeds = resolve_name(dataset, "scaled"), list(seeds)
+    configs = (resolve(name, method, "scaled", seed) for method in methods for seed in seeds)
+    recorded = not is_file(dataset) and all((folder_of(config) / "metrics.json").exists() for config in configs)
+    return "scaled" if recorded else "quick"
 
 
 def same_configuration(saved: dict, config: object) -> bool:
