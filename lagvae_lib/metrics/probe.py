@@ -36,9 +36,8 @@ def linear_probe(means: np.ndarray, labels: np.ndarray, folds: int = FOLDS, seed
 
     kinds, numbers, counts = np.unique(np.asarray(labels), return_inverse=True, return_counts=True)
     if len(kinds) < 2 or counts.min() < folds:
-        raise ValueError(
-            f"a probe needs two labels with at least {folds} examples each, not {dict(zip(kinds, counts))}"
-        )
+        found = ", ".join(f"{kind}: {count}" for kind, count in zip(kinds, counts, strict=True))
+        raise ValueError(f"a probe needs two labels with at least {folds} examples each, not {found}")
     probe = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
     parts = StratifiedKFold(folds, shuffle=True, random_state=seed)
     x = np.asarray(means, dtype=np.float64)
