@@ -98,6 +98,8 @@ class Trainer:
         self.evaluated = inference.evaluated(model)
         self.first_epoch = objective.pretrain_epochs  # of training proper, counted from 0
         self.epoch_length = schedule.epoch_length(len(train))
+        by_examples = objective.ramp == "examples"
+        self.ramp_epoch = schedule.ramp_epoch_length(train.examples, train.batch_size) if by_examples else None
         self.order_generator = torch.Generator().manual_seed(seed)
         self.state = State(Progress(schedule.lr), _copy(model.state_dict()), inference.begin())
         self._new_optimisers()
@@ -139,7 +141,7 @@ class Trainer:
         state.position += 1
 
     def _kl_weight(self, iteration: int) -> float:
-        return self.objective.weight(iteration, self.epoch_length, self.schedule.max_epochs)
+        return self.objective.weight(iteration, self.epoch_length, self.schedule.max_epochs, self.ramp_epoch)
 
     def _add(self, step: Step, examples: int) -> None:
         values = {name: float(term) * examples for name, term in step.loss._asdict().items()}

@@ -61,7 +61,9 @@ def _text_decoder(sizes: ModelSettings, variant: Variant, data) -> nn.Module:
 
 
 def _pixelcnn(sizes: ImageModelSettings, skip: bool = False) -> PixelCNNDecoder:
-    return PixelCNNDecoder(sizes.nz, sizes.channels, sizes.kernels, sizes.latent_maps if sizes.nz else 0, skip=skip)
+    released = {"last_start": sizes.last_start, "count_unused": sizes.count_unused}
+    maps = sizes.latent_maps if sizes.nz else 0
+    return PixelCNNDecoder(sizes.nz, sizes.channels, sizes.kernels, maps, skip=skip, **released)
 
 
 def _image_decoder(sizes: ImageModelSettings, variant: Variant) -> nn.Module:

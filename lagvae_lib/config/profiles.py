@@ -14,6 +14,7 @@ from lagvae_lib.lazy import torch
 from lagvae_lib.names import choose
 from lagvae_lib.schedule import Schedule
 
+STAGE = ("window", "stop_reference", "stop_patience", "first_reference")  # of `Aggressive`, set by the profile
 PROFILES = ("smoke", "quick", "scaled", "paper")
 DEVICES = ("auto", "cpu", "cuda")
 
@@ -51,7 +52,12 @@ class ModelSettings:
 @dataclass(frozen=True)
 class ImageModelSettings:
     """Sizes of the ResNet encoder (channels of its blocks, then of its last map) and of the PixelCNN decoder: kernel
-    size of each layer from the image on, channels, and the maps that z becomes beside the image."""
+    size of each layer from the image on, channels, and the maps that z becomes beside the image.
+
+    count_unused: whether the gradient of weights behind a kernel's mask, which move nothing, counts in the norm that is
+        clipped (released: yes; on trained weights that norm is some 7 times the norm without).
+    last_start: scale that the decoder's last hidden layer begins at, see `PixelCNNDecoder` (released: "torch").
+    """
 
     nz: int = 32
     encoder: int = 64
@@ -59,6 +65,8 @@ class ImageModelSettings:
     kernels: tuple[int, ...] = (7, 7, 7, 7, 7, 5, 5, 5, 5, 3, 3, 3, 3)
     channels: int = 64
     latent_maps: int = 4
+    count_unused: bool = False
+    last_start: str = "he"
 
     @property
     def small(self) -> bool:
@@ -85,7 +93,10 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class Profile:
-    """All that depends on the size of the job and not on the method."""
+    """All that depends on the size of the job and not on the method.
+
+    ramp belongs to `Objective`; window, stop_reference, stop_patience and first_reference to `Aggressive`.
+    """
 
     data: DataSettings
     model: ModelSettings | ImageModelSettings
@@ -94,33 +105,44 @@ class Profile:
     anneal_epochs: float = 10
     pretrain_epochs: int = 5
     pseudo_inputs: int = 500
+    ramp: str = "batches"
     window: int = 15
     stop_reference: str = "previous"
     stop_patience: int = 1
+    first_reference: float | None = None
 
 
+# As in the released code, whose rules these are: after a decay the loss that caused it is the reference, the rate may
+# fall while the KL weight climbs, and the first epoch's MI is compared with a number
 TOY = Profile(
     DataSettings(batch_size=16),
     ModelSettings(nz=1, embedding=50, hidden=50),
-    Schedule(max_epochs=50),
+    Schedule(max_epochs=50, reference="decay", decay_in_ramp=True),
     Evaluation(observe_every=200),
+    ramp="examples",
+    first_reference=-1.0,
 )
+# One departure is left. The released code takes the index -1 for padding, by which it means no word and torch the
+# vocabulary's last one: that word's embedding is never trained there. Here it is; 30 steps move it by 2e-4.
 TEXT = Profile(
     DataSettings(),
     ModelSettings(),
-    Schedule(max_epochs=100, decay_from=15),
+    Schedule(max_epochs=100, decay_from=15, reference="decay", decay_in_ramp=True),
     Evaluation(observe_every=500),
+    ramp="examples",
+    first_reference=0.0,
 )
 IMAGES = Profile(
     DataSettings(batch_size=50),
-    ImageModelSettings(),
-    Schedule(optimiser="adam", lr=1e-3, max_epochs=1000, patience=20),
+    ImageModelSettings(count_unused=True, last_start="torch"),
+    Schedule(optimiser="adam", lr=1e-3, max_epochs=1000, patience=20, reference="decay", decay_in_ramp=True),
     Evaluation(observe_every=500),
     window=10,
     stop_reference="best",
     stop_patience=5,
+    first_reference=0.0,
 )
-SMALL_IMAGES = ImageModelSettings(encoder=8, last=32, kernels=(5, 3, 3, 3), channels=8)
+SMALL_IMAGES = replace(IMAGES.model, encoder=8, last=32, kernels=(5, 3, 3, 3), channels=8)
 
 TABLE = {
     "toy": {
@@ -169,6 +191,7 @@ TABLE = {
             schedule=replace(TEXT.schedule, max_epochs=40, decay_from=10),  # 100, 15
             evaluation=Evaluation(iw_examples=400, observe_every=50, mi_draws=10),  # all 10,000 test documents, 500, 1
             anneal_epochs=2,  # 10: as many updates as 14% of one of the paper's epochs
+            ramp="batches",  # "examples"; its length is this profile's own in any case
             window=10,  # 15 released; 10 is almost surely what the published text results used
             stop_patience=2,  # 1; one bad epoch of a noisy MI does not end the stage
         ),
@@ -195,7 +218,7 @@ TABLE = {
         ),
         "scaled": replace(
             IMAGES,
-            model=ImageModelSettings(encoder=16, last=128, kernels=(7, 5, 5, 3, 3), channels=16),  # 64, 512, 13, 64
+            model=replace(IMAGES.model, encoder=16, last=128, kernels=(7, 5, 5, 3, 3), channels=16),  # 64, 512, 13, 64
             # An epoch is 50 updates (447), so that the aggressive stage, whose end is decided once an epoch, can be
             # short; 1000 epochs and a patience of 20 of the longer ones
             schedule=replace(IMAGES.schedule, epoch_updates=50, max_epochs=100, patience=8),
@@ -268,8 +291,10 @@ def _fit_method(method: Method, profile: Profile, explicit: set[str]) -> Method:
     for knob in ("anneal_epochs", "pretrain_epochs"):
         if getattr(objective, knob):
             wanted["objective"][knob] = getattr(profile, knob)
+    if objective.anneal_epochs:
+        wanted["objective"]["ramp"] = profile.ramp
     if isinstance(method.inference, Aggressive):
-        wanted["inference"] = {knob: getattr(profile, knob) for knob in ("window", "stop_reference", "stop_patience")}
+        wanted["inference"] = {knob: getattr(profile, knob) for knob in STAGE}
     if method.variant.prior == "vamp":
         wanted["variant"]["pseudo_inputs"] = profile.pseudo_inputs
     for part, values in wanted.items():

@@ -46,7 +46,7 @@ class Aggressive:
     stop_reference, stop_patience: the aggressive stage ends with the epoch that brings the number of epochs whose
         validation MI lay below the previous one's ("previous"; text, patience 1) or below the best one's ("best";
         images, patience 5) to the patience.
-    first_reference: the MI that the first epoch is compared with; None: any (released: 0 for text, -1 for the toy).
+    first_reference: the MI that the first epoch is compared with; None: any (released: 0, and -1 for the toy).
     batch_norm: what the running statistics of BatchNorm do while their half of the model stands still. "move": every
         pass in training mode moves them, the decoder's in the inner loop and the encoder's in the decoder step, as
         released. "hold": they stand still as the parameters do. Training itself normalises by the batch in both cases.
