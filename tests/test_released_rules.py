@@ -13,7 +13,8 @@ from lagvae_lib.inference.aggressive import Aggressive
 from lagvae_lib.inference.amortised import Amortised
 from lagvae_lib.inference.gradients import clip, zero_grad
 from lagvae_lib.models.causal import CausalConv
-from lagvae_lib.models.images import PixelCNNDecoder, lower
+from lagvae_lib.models.images import PixelCNNDecoder
+from lagvae_lib.models.ops import lower
 from lagvae_lib.models.text import LSTMDecoder
 from lagvae_lib.schedule import Progress, Schedule
 from lagvae_lib.training import Trainer

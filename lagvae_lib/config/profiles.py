@@ -5,6 +5,7 @@ A run is data set x method x profile x seed; `resolve` makes the whole configura
 """
 
 import os
+import re
 from dataclasses import asdict, dataclass, replace
 
 from lagvae_lib.config.methods import OWN, Method, find, for_family, knobs
@@ -12,11 +13,12 @@ from lagvae_lib.data import family
 from lagvae_lib.inference.aggressive import Aggressive
 from lagvae_lib.lazy import torch
 from lagvae_lib.names import choose
+from lagvae_lib.numerics import PRECISIONS
 from lagvae_lib.schedule import Schedule
 
 STAGE = ("window", "stop_reference", "stop_patience", "first_reference")  # of `Aggressive`, set by the profile
+DEVICES = ("auto", "cpu", "cuda")  # or one of several, cuda:1
 PROFILES = ("smoke", "quick", "scaled", "paper")
-DEVICES = ("auto", "cpu", "cuda")
 
 
 @dataclass(frozen=True)
@@ -241,6 +243,10 @@ class Config:
     model: ModelSettings | ImageModelSettings
     schedule: Schedule
     evaluation: Evaluation
+    precision: str = "float32"  # of its products, see `numerics`
+
+    def __post_init__(self):
+        choose(self.precision, PRECISIONS, "precision")
 
     def as_dict(self) -> dict:
         """Plain values, for JSON."""
@@ -248,24 +254,38 @@ class Config:
 
 
 def default_profile(dataset: str) -> str:
-    """What "auto" means: LAGVAE_PROFILE if set; `paper` with a GPU and for the toy, which fits anywhere; or `quick`."""
+    """What "auto" means: LAGVAE_PROFILE if set; `paper` for the toy, which fits anywhere; or `quick`.
+
+    A GPU changes nothing: `paper` wants data that cannot be downloaded and hours of training, so it is asked for.
+    """
     forced = os.environ.get("LAGVAE_PROFILE")
     if forced:
         return choose(forced, PROFILES, "profile in LAGVAE_PROFILE")
-    return "paper" if torch.cuda.is_available() or family(dataset) == "toy" else "quick"
+    return "paper" if family(dataset) == "toy" else "quick"
 
 
-def choose_device(device: str) -> str:
-    """`device` itself, or for "auto" the GPU if there is one. Raises ValueError for an unknown or absent device."""
+def choose_device(device: str, dataset: str | None = None) -> str:
+    """`device` itself, or for "auto" the GPU if there is one, except for the toy, whose batches keep no GPU busy.
+
+    Raises ValueError for an unknown or absent device.
+    """
+    device_named(device)
+    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if device == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    choose(device, DEVICES, "device")
-    if device == "cuda" and not torch.cuda.is_available():
-        raise ValueError("device 'cuda' is asked for, but torch finds no GPU here; valid here: auto, cpu")
+        return "cuda" if gpus and (dataset is None or family(dataset) != "toy") else "cpu"
+    here = ["auto", "cpu"] + (["cuda"] if gpus else []) + [f"cuda:{number}" for number in range(gpus)]
+    if device not in here:
+        found = f"{gpus} GPU{'s' * (gpus != 1)}" if gpus else "no GPU"
+        raise ValueError(f"device {device!r} is asked for, but torch finds {found} here; valid here: {', '.join(here)}")
     return device
 
 
-def resolve(dataset: str, method: str, profile: str, seed: int) -> Config:
+def device_named(device: str) -> str:
+    """`device`, which need not be one of this machine: auto, cpu, cuda or cuda:<number>. Raises `UnknownName`."""
+    return device if re.fullmatch(r"cuda:\d+", device) else choose(device, DEVICES, "device")
+
+
+def resolve(dataset: str, method: str, profile: str, seed: int, precision: str = "float32") -> Config:
     """The configuration of a run. Raises `UnknownName` for a method or profile that does not exist, and ValueError for
     a method that is not made for this kind of data."""
     choose(profile, PROFILES, "profile")
@@ -281,7 +301,7 @@ def resolve(dataset: str, method: str, profile: str, seed: int) -> Config:
         )
     own = {key: getattr(found, key) for key in OWN if getattr(found, key) is not None}
     schedule = replace(values.schedule, **own)
-    return Config(dataset, found, profile, seed, values.data, values.model, schedule, values.evaluation)
+    return Config(dataset, found, profile, seed, values.data, values.model, schedule, values.evaluation, precision)
 
 
 def _fit_method(method: Method, profile: Profile, explicit: set[str]) -> Method:

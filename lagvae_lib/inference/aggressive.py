@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from lagvae_lib.inference import MAX_NORM, Batch, Optimisers, Step
 from lagvae_lib.inference.amortised import Amortised
-from lagvae_lib.inference.gradients import clip, means, zero_grad
+from lagvae_lib.inference.gradients import clip, means, share, zero_grad
 from lagvae_lib.models.holding import without_gradient, without_statistics
 from lagvae_lib.names import choose, require
 
@@ -110,7 +110,7 @@ class Aggressive:
                     previous = mean
                 x = batch.draw()
         zero_grad([*encoder, *decoder])
-        return InnerLoop(step, float(clipped) / step)
+        return InnerLoop(step, share(clipped, step))
 
     def decoder_step(self, model: Trainable, batch: Batch, optimiser: torch.optim.Optimizer) -> Step:
         """One decoder step on the outer batch; phi stays as it is, bit for bit."""
@@ -122,7 +122,7 @@ class Aggressive:
             loss.loss.mean().backward()
         clipped = clip([*encoder, *decoder], self.max_norm)
         optimiser.step()
-        return Step(means(loss), clipped=float(clipped))
+        return Step(means(loss), clipped=share(clipped))
 
     def _statistics(self, model: Trainable, still: list[torch.nn.Parameter]) -> AbstractContextManager:
         """What `batch_norm` asks for while the parameters `still` stand still."""
@@ -148,7 +148,7 @@ class InnerLoop(NamedTuple):
     """How many steps an inner loop made, and in what share of them the gradient was clipped."""
 
     steps: int
-    clipped: float
+    clipped: float | torch.Tensor
 
 
 class _Window:

@@ -26,6 +26,11 @@ def clip(parameters: list[torch.nn.Parameter], max_norm: float) -> Tensor:
     return torch.nn.utils.clip_grad_norm_([*parameters, *_unused(parameters)], max_norm) > max_norm
 
 
+def share(count: Tensor, steps: int = 1) -> float | Tensor:
+    """count / steps: a number where it is at hand, a tensor where a GPU would have to be waited for."""
+    return float(count) / steps if count.device.type == "cpu" else count.double() / steps
+
+
 def _unused(parameters: list[torch.nn.Parameter]) -> list[Tensor]:
     return [parameter.unused for parameter in parameters if hasattr(parameter, "unused")]
 

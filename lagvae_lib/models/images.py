@@ -6,7 +6,6 @@ current pixel and its own row, so that the half that a mask would discard is not
 
 import math
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +13,7 @@ from torch.nn import functional as F
 
 from lagvae_lib.models.causal import CausalConv, causal
 from lagvae_lib.models.gaussian import DiagonalGaussian
+from lagvae_lib.models.ops import lower
 from lagvae_lib.names import choose
 
 SIZE = 28
@@ -234,11 +234,6 @@ class PixelCNNDecoder(nn.Module):
             codes = self.layer_codes(flat if flat is None else flat[pairs])
             parts.append(bernoulli(x[image[pairs]], folded.logits(hidden, codes)))
         return torch.cat(parts).view(-1, samples)
-
-
-def lower(precision: torch.dtype | None, like: Tensor) -> AbstractContextManager:
-    """Convolutions in `precision` inside the block; None leaves them as they are."""
-    return nullcontext() if precision is None else torch.autocast(like.device.type, precision)
 
 
 def bernoulli(x: Tensor, logits: Tensor) -> Tensor:
