@@ -8,6 +8,7 @@ from lagvae_lib.config.profiles import PROFILES, choose_device
 from lagvae_lib.data import NAMES
 from lagvae_lib.data.sources import DataError
 from lagvae_lib.names import UnknownName, choose
+from lagvae_lib.numerics import PRECISIONS
 from lagvae_lib.runs.record import RunBusy
 
 
@@ -30,6 +31,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="command")
     run = commands.add_parser("run", help="train and evaluate a run, go on with it, or show it if it is finished")
     _name_a_run(run)
+    run.add_argument("--deterministic", action="store_true", help="the same bits each time on CUDA too, slower")
     run.set_defaults(do=_run)
     check = commands.add_parser("ais", help="check a finished run's NLL by annealed importance sampling")
     _name_a_run(check)
@@ -52,7 +54,8 @@ def _name_a_run(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--profile", default="auto", help=f"{', '.join(PROFILES)} (default: by the machine)")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--device", default="auto", help="cpu, cuda, or auto")
+    parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, ..., or auto (default)")
+    parser.add_argument("--precision", default="float32", help=f"{', '.join(PRECISIONS)} (default: float32)")
 
 
 # Each command imports what it needs itself: to list names takes no PyTorch.
@@ -62,8 +65,8 @@ def _ais(args: argparse.Namespace) -> None:
     from lagvae_lib.runs.ais_check import compare
     from lagvae_lib.runs.train import prepared
 
-    config, loaded = prepared(args.dataset, args.method, args.profile, args.seed)
-    found = compare(config, loaded, choose_device(args.device), args.examples, args.steps, args.chains)
+    config, loaded = prepared(args.dataset, args.method, args.profile, args.seed, args.precision)
+    found = compare(config, loaded, choose_device(args.device, args.dataset), args.examples, args.steps, args.chains)
     print("  ".join(f"{name} {value:.3f}" for name, value in found.items() if isinstance(value, float)))
 
 
@@ -81,7 +84,14 @@ def _run(args: argparse.Namespace) -> None:
     from lagvae_lib.runs.train import run_named
 
     record = run_named(
-        args.dataset, args.method, args.profile, args.seed, args.device, report=lambda line: print(line, flush=True)
+        args.dataset,
+        args.method,
+        args.profile,
+        args.seed,
+        args.device,
+        report=lambda line: print(line, flush=True),
+        precision=args.precision,
+        deterministic=args.deterministic,
     )
     shown = {name: record.metrics[name] for name in ("nll", "elbo", "kl", "mi", "au")}
     print("  ".join(f"{name} {value:.3f}" for name, value in shown.items()), f" in {record.folder}")

@@ -64,7 +64,8 @@ def test_the_paper_profile_is_the_papers():
     assert (schedule.optimiser, schedule.lr, schedule.max_epochs, schedule.patience) == ("sgd", 1.0, 100, 2)
     assert (schedule.decay_from, schedule.decay, schedule.max_decays) == (15, 0.5, 5)
     assert (text.method.objective.start, text.method.objective.anneal_epochs) == (0.1, 10)
-    assert text.method.inference == Aggressive(window=15, max_steps=99, clip="joint", max_norm=5.0)
+    expected = Aggressive(window=15, max_steps=99, clip="joint", max_norm=5.0, first_reference=0.0)
+    assert text.method.inference == expected
     toy = profiles.resolve("synthetic", "vae", "paper", 0)
     assert (toy.model.nz, toy.model.embedding, toy.model.hidden) == (1, 50, 50)
     assert (toy.data.batch_size, toy.schedule.max_epochs, toy.schedule.decay_from) == (16, 50, 0)
@@ -79,7 +80,7 @@ def test_the_paper_profile_of_images_is_the_papers():
     assert (images.data.batch_size, images.data.train) == (50, None)
     assert (schedule.optimiser, schedule.lr, schedule.max_epochs, schedule.patience) == ("adam", 1e-3, 1000, 20)
     assert (schedule.decay_from, schedule.decay, schedule.max_decays) == (0, 0.5, 5)
-    expected = Aggressive(window=10, max_steps=99, clip="joint", stop_reference="best", stop_patience=5)
+    expected = Aggressive(window=10, stop_reference="best", stop_patience=5, first_reference=0.0)
     assert images.method.inference == expected and expected.batch_norm == "move"
 
 

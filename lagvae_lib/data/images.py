@@ -72,10 +72,10 @@ class ImageBatches:
     `once` is set; iterating binarises with `seed`, always alike.
     """
 
-    def __init__(self, grey: Tensor, batch_size: int, seed: int, once: bool, device: str = "cpu"):
+    def __init__(self, grey: Tensor, batch_size: int, seed: int, once: bool):
         if batch_size < 1 or not len(grey):
             raise ValueError(f"batches of {batch_size} out of {len(grey)} images: both must be at least 1")
-        self.grey, self.batch_size, self.seed, self.once, self.device = grey, batch_size, seed, once, device
+        self.grey, self.batch_size, self.seed, self.once = grey, batch_size, seed, once
         self._fixed: Tensor | None = None
 
     @property
@@ -106,7 +106,7 @@ class ImageBatches:
         """All images binarised with `seed`, bool [N, H, W]."""
         if self._fixed is None:
             generator = torch.Generator().manual_seed(self.seed)
-            self._fixed = torch.rand(self.grey.shape, generator=generator) < self.grey
+            self._fixed = torch.rand(self.grey.shape, generator=generator).to(self.grey.device) < self.grey
         return self._fixed
 
     def order(self, generator: torch.Generator) -> list[list[int]]:
@@ -115,22 +115,35 @@ class ImageBatches:
 
     def get(self, handle: list[int], generator: torch.Generator) -> Tensor:
         """The batch of those images, [B, 1, H, W]."""
-        if self.once:
-            return self._as_input(self.fixed[handle])
-        grey = self.grey[handle]
-        return self._as_input(torch.rand(grey.shape, generator=generator) < grey)
+        return self._as_input(self._binarised(handle, self._own(generator)))
 
     def draw(self, generator: torch.Generator) -> Tensor:
         """An inner batch: `batch_size` images, none twice."""
-        return self.get(torch.randperm(len(self.grey), generator=generator)[: self.batch_size].tolist(), generator)
+        own = self._own(generator)
+        chosen = torch.randperm(len(self.grey), generator=own, device=own.device)[: self.batch_size]
+        return self._as_input(self._binarised(chosen, own))
+
+    def _binarised(self, chosen: Tensor | list[int], own: torch.Generator) -> Tensor:
+        if self.once:
+            return self.fixed[chosen]
+        grey = self.grey[chosen]
+        return torch.rand(grey.shape, generator=own, device=own.device) < grey
+
+    def _own(self, generator: torch.Generator) -> torch.Generator:
+        """`generator` itself on a processor; on a GPU one there, seeded by it, so that no image has to be copied."""
+        if self.grey.device.type == "cpu":
+            return generator
+        seed = int(torch.randint(2**62, (), generator=generator))
+        return torch.Generator(self.grey.device).manual_seed(seed)
 
     def _as_input(self, images: Tensor) -> Tensor:
-        return images.unsqueeze(1).to(self.device).float()  # a bool is a quarter of a float on its way to a GPU
+        return images.unsqueeze(1).float()
 
     def to(self, device: str) -> "ImageBatches":
-        """The same batches on another device; what is drawn is drawn on the CPU, so that it is the same everywhere."""
+        """The same images on another device; held-out ones are binarised alike everywhere, training ones per device."""
         moved = copy(self)
-        moved.device = device
+        moved._fixed = self.fixed.to(device) if self.once else None
+        moved.grey = self.grey.to(device)
         return moved
 
 

@@ -18,7 +18,7 @@ from lagvae_lib.data.text import TextBatches, Vocab
 
 class Batches(Protocol):
     """A split as batches. `order` gives an epoch's, as handles (plain values) for `get`. Generators are CPU generators,
-    so that one seed serves every device."""
+    so that one seed serves every device; a split on a GPU may draw there, by a generator that they seed."""
 
     def __len__(self) -> int: ...
     def __iter__(self): ...

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from lagvae_lib.inference import MAX_NORM, Batch, Optimisers, Step
 from lagvae_lib.inference.amortised import Amortised
-from lagvae_lib.inference.gradients import clip, means, zero_grad
+from lagvae_lib.inference.gradients import clip, means, share, zero_grad
 from lagvae_lib.models.holding import without_gradient, without_statistics
 from lagvae_lib.names import choose, require
 
@@ -46,7 +46,7 @@ class Aggressive:
     stop_reference, stop_patience: the aggressive stage ends with the epoch that brings the number of epochs whose
         validation MI lay below the previous one's ("previous"; text, patience 1) or below the best one's ("best";
         images, patience 5) to the patience.
-    first_reference: the MI that the first epoch is compared with; None: any (released: 0 for text, -1 for the toy).
+    first_reference: the MI that the first epoch is compared with; None: any (released: 0, and -1 for the toy).
     batch_norm: what the running statistics of BatchNorm do while their half of the model stands still. "move": every
         pass in training mode moves them, the decoder's in the inner loop and the encoder's in the decoder step, as
         released. "hold": they stand still as the parameters do. Training itself normalises by the batch in both cases.
@@ -110,7 +110,7 @@ class Aggressive:
                     previous = mean
                 x = batch.draw()
         zero_grad([*encoder, *decoder])
-        return InnerLoop(step, float(clipped) / step)
+        return InnerLoop(step, share(clipped, step))
 
     def decoder_step(self, model: Trainable, batch: Batch, optimiser: torch.optim.Optimizer) -> Step:
         """One decoder step on the outer batch; phi stays as it is, bit for bit."""
@@ -122,7 +122,7 @@ class Aggressive:
             loss.loss.mean().backward()
         clipped = clip([*encoder, *decoder], self.max_norm)
         optimiser.step()
-        return Step(means(loss), clipped=float(clipped))
+        return Step(means(loss), clipped=share(clipped))
 
     def _statistics(self, model: Trainable, still: list[torch.nn.Parameter]) -> AbstractContextManager:
         """What `batch_norm` asks for while the parameters `still` stand still."""
@@ -148,7 +148,7 @@ class InnerLoop(NamedTuple):
     """How many steps an inner loop made, and in what share of them the gradient was clipped."""
 
     steps: int
-    clipped: float
+    clipped: float | torch.Tensor
 
 
 class _Window:

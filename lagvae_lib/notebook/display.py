@@ -96,6 +96,7 @@ TITLES = {
     "evaluation.iw_examples": "test examples of the NLL bound",
     "evaluation.mi_draws": "draws of z an example in MI",
     "anneal_epochs": "epochs of annealing, where the method anneals",
+    "ramp": "what an epoch of annealing counts",
     "pretrain_epochs": "epochs of pretraining, where the method pretrains",
     "pseudo_inputs": "pseudo-inputs of the VampPrior",
     "window": "window of the inner loop's test of convergence",

@@ -10,9 +10,10 @@ import types
 from dataclasses import dataclass
 
 from lagvae_lib.config.methods import METHODS, find
-from lagvae_lib.config.profiles import DEVICES, PROFILES, choose_device, default_profile
+from lagvae_lib.config.profiles import PROFILES, choose_device, default_profile
 from lagvae_lib.data import resolve_name
 from lagvae_lib.names import choose
+from lagvae_lib.numerics import PRECISIONS
 from lagvae_lib.runs.record import Run
 
 SHELL = {"In", "Out", "exit", "quit", "open", "get_ipython"}  # what IPython itself puts among a notebook's names
@@ -32,6 +33,8 @@ class Settings:
     seeds: tuple[int, ...]
     profile: str
     device: str
+    precision: str = "float32"
+    deterministic: bool = False
 
     @property
     def seed(self) -> int:
@@ -44,8 +47,15 @@ class Settings:
 
         seed = self.seed if seed is None else seed
         prefix = f"{method}, seed {seed}: "
+        numerics = {"precision": self.precision, "deterministic": self.deterministic}
         return run_named(
-            self.dataset, method, self.profile, seed, self.device, report=lambda line: print(prefix + line, flush=True)
+            self.dataset,
+            method,
+            self.profile,
+            seed,
+            self.device,
+            report=lambda line: print(prefix + line, flush=True),
+            **numerics,
         )
 
 
@@ -96,8 +106,10 @@ def _settled(values: dict) -> Settings:
         raise ValueError(f"parameter 'methods' names no method; valid are {', '.join(METHODS)}")
     for name in chosen:
         find(name)
-    choose(values.get("device", "auto"), DEVICES, "device")
-    return Settings(values, dataset, chosen, _seeds(values), profile, choose_device(values.get("device", "auto")))
+    device = choose_device(values.get("device", "auto"), dataset)
+    precision = choose(values.get("precision", "float32"), PRECISIONS, "precision")
+    deterministic = values.get("deterministic", False)
+    return Settings(values, dataset, chosen, _seeds(values), profile, device, precision, deterministic)
 
 
 def _seeds(values: dict) -> tuple[int, ...]:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from lagvae_lib.config.methods import find, for_family
-from lagvae_lib.config.profiles import DEVICES, PROFILES, TABLE, resolve
+from lagvae_lib.config.profiles import PROFILES, TABLE, device_named, resolve
 from lagvae_lib.data import family, resolve_name
 from lagvae_lib.names import choose
 from lagvae_lib.paper import published
@@ -143,7 +143,7 @@ def configured(config: dict) -> tuple[list[Planned], str]:
     datasets, methods, seeds = (_words(values[key]) for key in ("datasets", "methods", "seeds"))
     if not all(seed.isdigit() for seed in seeds):
         raise ValueError(f"seeds must be whole numbers with commas, not {','.join(seeds)!r}")
-    device, profile = choose(str(values["device"]), DEVICES, "device"), str(values["profile"])
+    device, profile = device_named(str(values["device"])), str(values["profile"])
     runs = plan(profile, datasets, methods, map(int, seeds))
     # At the other profiles missing data are an error, which can wait until the sweep starts
     return (at_hand(runs) if profile in ("smoke", "quick") else runs), device

@@ -23,6 +23,7 @@ from lagvae_lib.data import resolve_name
 from lagvae_lib.data.loading import Data
 from lagvae_lib.data.loading import load as load_data
 from lagvae_lib.metrics.evaluate import IW_SAMPLES, evaluate
+from lagvae_lib.numerics import describe, numerics
 from lagvae_lib.runs.observe import observer
 from lagvae_lib.runs.record import BadCheckpoint, Run, RunBusy, as_json, folder_of, load
 from lagvae_lib.training import FINAL, Trainer, noise
@@ -37,15 +38,21 @@ def run_named(
     seed: int = 0,
     device: str = "auto",
     report: Callable[[str], None] = lambda line: None,
+    *,
+    precision: str = "float32",
+    deterministic: bool = False,
 ) -> Run:
     """`run` from names alone, data included."""
-    return run(*prepared(dataset, method, profile, seed), choose_device(device), report)
+    chosen = choose_device(device, dataset)
+    return run(*prepared(dataset, method, profile, seed, precision), chosen, report, deterministic=deterministic)
 
 
-def prepared(dataset: str, method: str, profile: str = "auto", seed: int = 0) -> tuple[Config, Data]:
+def prepared(
+    dataset: str, method: str, profile: str = "auto", seed: int = 0, precision: str = "float32"
+) -> tuple[Config, Data]:
     """Configuration and data of a run from names alone."""
     profile = default_profile(dataset) if profile == "auto" else profile
-    config = resolve(resolve_name(dataset, profile), method, profile, seed)
+    config = resolve(resolve_name(dataset, profile), method, profile, seed, precision)
     loaded = load_data(dataset, config.data, profile=profile)
     return replace(config, dataset=loaded.name), loaded
 
@@ -56,16 +63,18 @@ def run(
     device: str = "cpu",
     report: Callable[[str], None] = lambda line: None,
     checkpoint_seconds: float = CHECKPOINT_SECONDS,
+    deterministic: bool = False,
 ) -> Run:
     """Load the run if it is finished; else train it from its last checkpoint, or from the start, and evaluate it.
 
     data: what `lagvae_lib.data.load` gave for this configuration. report: called with one line of text an epoch.
+    deterministic: on CUDA the same bits each time, see `numerics`; a checkpoint made on one device goes on on another.
     Raises `RunBusy` if another process holds the run, or waits for that one's end where LAGVAE_WAIT is 1.
     """
     folder = folder_of(config)
     if (folder / "metrics.json").exists():
         return _loaded(folder, report)
-    with _held(folder, report), _threads_for(config):
+    with _held(folder, report), _threads_for(config), numerics(config.precision, deterministic):
         if (folder / "metrics.json").exists():  # the process that held the run until now has finished it
             return _loaded(folder, report)
         atomic.write_json(folder / "config.json", as_json(config))
@@ -220,17 +229,34 @@ def provenance(data: Data, device: str) -> dict:
         "python": platform.python_version(),
         "torch": torch.__version__,
         "numpy": np.__version__,
-        "device": torch.cuda.get_device_name() if device.startswith("cuda") else platform.machine(),
+        **_machine(device),
+        **describe(),
         "threads": torch.get_num_threads(),
         "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }
 
 
+def _machine(device: str) -> dict:
+    """The device by name and, of a GPU, what drives it."""
+    if not device.startswith("cuda"):
+        return {"device": platform.machine()}
+    return {
+        "device": torch.cuda.get_device_name(device),
+        "cuda": torch.version.cuda,
+        "cudnn": torch.backends.cudnn.version(),
+        "driver": _output("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"),
+    }
+
+
 def _git(*arguments: str) -> str | None:
+    return _output("git", "-C", str(paths.ROOT), *arguments)
+
+
+def _output(*command: str) -> str | None:
     try:
-        done = subprocess.run(["git", "-C", str(paths.ROOT), *arguments], capture_output=True, text=True, check=True)
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
     except (OSError, subprocess.CalledProcessError):
-        return None  # not a checkout, or no git: the record then says null
+        return None  # not a checkout, or no such program: the record then says null
     return done.stdout.strip()
 
 
