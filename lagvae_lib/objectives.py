@@ -3,6 +3,7 @@ free-bits training differ."""
 
 from dataclasses import dataclass
 
+from lagvae_lib.errors import BadValue
 from lagvae_lib.names import require
 
 RAMP = 0.5  # the share of a cycle in which the weight climbs (Fu et al. 2019)
@@ -32,7 +33,7 @@ class Objective:
 
     def __post_init__(self):
         if self.anneal_epochs and self.cycles:
-            raise ValueError("an objective anneals once (anneal_epochs) or in cycles (cycles), not both")
+            raise BadValue("an objective anneals once (anneal_epochs) or in cycles (cycles), not both")
         require(self, "kl_weight start anneal_epochs cycles free_nats pretrain_epochs", least=0)
 
     def weight(self, iteration: int, per_epoch: int, epochs: int) -> float:

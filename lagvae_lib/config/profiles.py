@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, replace
 
 from lagvae_lib.config.methods import OWN, Method, find, for_family, knobs
 from lagvae_lib.data import family
+from lagvae_lib.errors import BadValue
 from lagvae_lib.inference.aggressive import Aggressive
 from lagvae_lib.lazy import torch
 from lagvae_lib.names import choose
@@ -16,6 +17,7 @@ from lagvae_lib.schedule import Schedule
 
 PROFILES = ("smoke", "quick", "scaled", "paper")
 DEVICES = ("auto", "cpu", "cuda")
+SEEDS = 1_000_000_000
 
 
 @dataclass(frozen=True)
@@ -232,13 +234,20 @@ def default_profile(dataset: str) -> str:
     return "paper" if torch.cuda.is_available() or family(dataset) == "toy" else "quick"
 
 
+def check_seed(seed: int) -> int:
+    """`seed` itself. Raises BadValue for one that torch does not take, or that names no folder that a table reads."""
+    if not 0 <= seed < SEEDS:
+        raise BadValue(f"seeds must be 0 or more and below {SEEDS:,}, not {seed}")
+    return seed
+
+
 def choose_device(device: str) -> str:
-    """`device` itself, or for "auto" the GPU if there is one. Raises ValueError for an unknown or absent device."""
+    """`device` itself, or for "auto" the GPU if there is one. Raises BadValue for an unknown or absent device."""
     if device == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     choose(device, DEVICES, "device")
     if device == "cuda" and not torch.cuda.is_available():
-        raise ValueError("device 'cuda' is asked for, but torch finds no GPU here; valid here: auto, cpu")
+        raise BadValue("device 'cuda' is asked for, but torch finds no GPU here; valid here: auto, cpu")
     return device
 
 
@@ -252,7 +261,7 @@ def resolve(dataset: str, method: str, profile: str, seed: int) -> Config:
     found = _fit_method(find(method), values, explicit=knobs(method))
     kind = family(dataset)
     if kind not in found.families:
-        raise ValueError(
+        raise BadValue(
             f"method {found.name!r} is for {' and '.join(found.families)}, and {dataset!r} is {kind}; "
             f"valid here: {', '.join(for_family(kind))}"
         )

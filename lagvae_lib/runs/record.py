@@ -21,13 +21,14 @@ from lagvae_lib import paths
 from lagvae_lib.config.methods import METHODS
 from lagvae_lib.config.profiles import Config
 from lagvae_lib.data import family
+from lagvae_lib.errors import UserError
 
 
-class RunBusy(RuntimeError):
+class RunBusy(UserError, RuntimeError):
     """Another process is working on this run."""
 
 
-class BadCheckpoint(RuntimeError):
+class BadCheckpoint(UserError, RuntimeError):
     """A checkpoint that cannot be read or belongs to another model."""
 
 
