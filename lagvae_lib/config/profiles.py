@@ -5,7 +5,7 @@ A run is data set x method x profile x seed; `resolve` makes the whole configura
 """
 
 import os
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 
 from lagvae_lib.config.methods import OWN, Method, find, for_family, knobs
 from lagvae_lib.data import family
@@ -210,7 +210,7 @@ TABLE = {
 
 @dataclass(frozen=True)
 class Config:
-    """Everything that decides a run's numbers."""
+    """Everything that decides a run's numbers. family: which kind of data the run is on, one of `data.FAMILIES`."""
 
     dataset: str
     method: Method
@@ -220,6 +220,7 @@ class Config:
     model: ModelSettings | ImageModelSettings
     schedule: Schedule
     evaluation: Evaluation
+    family: str = field(default="", compare=False)
 
     def as_dict(self) -> dict:
         """Plain values, for JSON."""
@@ -251,15 +252,19 @@ def choose_device(device: str) -> str:
     return device
 
 
-def resolve(dataset: str, method: str, profile: str, seed: int) -> Config:
-    """The configuration of a run. Raises `UnknownName` for a method or profile that does not exist, and ValueError for
-    a method that is not made for this kind of data."""
+def resolve(dataset: str, method: str, profile: str, seed: int, kind: str = "") -> Config:
+    """The configuration of a run.
+
+    kind: `Data.family`, where the data are loaded; without it, what the name or path says. Raises `UnknownName` for a
+    method or profile that does not exist, and BadValue for a method that is not made for this kind of data.
+    """
     choose(profile, PROFILES, "profile")
-    table = TABLE[family(dataset)]
+    check_seed(seed)
+    kind = kind or family(dataset)
+    table = TABLE[kind]
     choose(profile, table, f"profile of {dataset}")
     values = table[profile]
     found = _fit_method(find(method), values, explicit=knobs(method))
-    kind = family(dataset)
     if kind not in found.families:
         raise BadValue(
             f"method {found.name!r} is for {' and '.join(found.families)}, and {dataset!r} is {kind}; "
@@ -267,7 +272,7 @@ def resolve(dataset: str, method: str, profile: str, seed: int) -> Config:
         )
     own = {key: getattr(found, key) for key in OWN if getattr(found, key) is not None}
     schedule = replace(values.schedule, **own)
-    return Config(dataset, found, profile, seed, values.data, values.model, schedule, values.evaluation)
+    return Config(dataset, found, profile, seed, values.data, values.model, schedule, values.evaluation, kind)
 
 
 def _fit_method(method: Method, profile: Profile, explicit: set[str]) -> Method:

@@ -54,15 +54,16 @@ class ImageSet:
         return digest.hexdigest()
 
     def first(self, sizes: tuple[int | None, ...]) -> "ImageSet":
-        """The first images of each split, None for all. Raises DataError where there are not so many."""
-        kept = {}
-        for (name, images), size in zip(self.splits.items(), sizes, strict=True):
-            if size is not None and size > len(images):
-                raise DataError(
-                    f"data set {self.name!r} has {len(images):,} images in its {name} split; {size:,} were asked for"
-                )
-            kept[name] = images[:size]
-        return ImageSet(self.name, kept, self.source, self.notes, self.stand_in)
+        """The first images of each split, None for all; a note says which splits are smaller than was asked for."""
+        given = list(zip(self.splits, sizes, strict=True))
+        kept = {name: self.splits[name][:size] for name, size in given}
+        fewer = [
+            f"{name} {len(kept[name]):,} of {size:,} images"
+            for name, size in given
+            if size is not None and size > len(kept[name])
+        ]
+        notes = (*self.notes, f"fewer than the profile takes, so all there are: {', '.join(fewer)}") if fewer else ()
+        return ImageSet(self.name, kept, self.source, notes or self.notes, self.stand_in)
 
 
 class ImageBatches:

@@ -48,6 +48,11 @@ class Data:
     units: Callable[[Tensor], int]
     fresh: Batches | None = None
 
+    @property
+    def family(self) -> str:
+        """Which kind of data this is, one of `data.FAMILIES`; a name such as `mine-0123abcd` does not tell."""
+        return "images" if self.vocab is None else "text" if self.fresh is None else "toy"
+
 
 def predicted_words(x: Tensor) -> int:
     """How many words of the batch x [B, T] a model predicts: all but <s>."""
