@@ -3,6 +3,7 @@ in these alone."""
 
 from dataclasses import dataclass
 
+from lagvae_lib.errors import BadValue
 from lagvae_lib.names import choose, require
 
 RAMPS = ("batches", "examples")
@@ -38,7 +39,7 @@ class Objective:
     def __post_init__(self):
         choose(self.ramp, RAMPS, "ramp")
         if self.anneal_epochs and self.cycles:
-            raise ValueError("an objective anneals once (anneal_epochs) or in cycles (cycles), not both")
+            raise BadValue("an objective anneals once (anneal_epochs) or in cycles (cycles), not both")
         require(self, "kl_weight start anneal_epochs cycles free_nats pretrain_epochs", least=0)
 
     def weight(self, iteration: int, per_epoch: int, epochs: int, per_ramp_epoch: float | None = None) -> float:

@@ -101,13 +101,13 @@ def test_a_profile_sets_only_what_a_method_uses():
 def test_auto_profile(monkeypatch):
     monkeypatch.delenv("LAGVAE_PROFILE", raising=False)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert profiles.default_profile("synthetic") == "paper"
-    assert profiles.default_profile("yelp") == "quick"
+    assert auto_profile("synthetic", ["vae"], [0]) == "paper"
+    assert auto_profile("yelp", ["vae"], [7]) == "quick"
     monkeypatch.setenv("LAGVAE_PROFILE", "smoke")
-    assert profiles.default_profile("yelp") == "smoke"
+    assert auto_profile("yelp", ["vae"], [7]) == "smoke"
     monkeypatch.setenv("LAGVAE_PROFILE", "tiny")
     with pytest.raises(UnknownName, match="smoke, quick, scaled, paper"):
-        profiles.default_profile("yelp")
+        auto_profile("yelp", ["vae"], [7])
 
 
 def test_data_names():

@@ -4,12 +4,12 @@
 A run is data set x method x profile x seed; `resolve` makes the whole configuration of one.
 """
 
-import os
 import re
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 
 from lagvae_lib.config.methods import OWN, Method, find, for_family, knobs
 from lagvae_lib.data import family
+from lagvae_lib.errors import BadValue
 from lagvae_lib.inference.aggressive import Aggressive
 from lagvae_lib.lazy import torch
 from lagvae_lib.names import choose
@@ -19,6 +19,7 @@ from lagvae_lib.schedule import Schedule
 STAGE = ("window", "stop_reference", "stop_patience", "first_reference")  # of `Aggressive`, set by the profile
 DEVICES = ("auto", "cpu", "cuda")  # or one of several, cuda:1
 PROFILES = ("smoke", "quick", "scaled", "paper")
+SEEDS = 1_000_000_000
 
 
 @dataclass(frozen=True)
@@ -233,7 +234,7 @@ TABLE = {
 
 @dataclass(frozen=True)
 class Config:
-    """Everything that decides a run's numbers."""
+    """Everything that decides a run's numbers. family: which kind of data the run is on, one of `data.FAMILIES`."""
 
     dataset: str
     method: Method
@@ -244,6 +245,7 @@ class Config:
     schedule: Schedule
     evaluation: Evaluation
     precision: str = "float32"  # of its products, see `numerics`
+    family: str = field(default="", compare=False)
 
     def __post_init__(self):
         choose(self.precision, PRECISIONS, "precision")
@@ -253,21 +255,17 @@ class Config:
         return asdict(self)
 
 
-def default_profile(dataset: str) -> str:
-    """What "auto" means: LAGVAE_PROFILE if set; `paper` for the toy, which fits anywhere; or `quick`.
-
-    A GPU changes nothing: `paper` wants data that cannot be downloaded and hours of training, so it is asked for.
-    """
-    forced = os.environ.get("LAGVAE_PROFILE")
-    if forced:
-        return choose(forced, PROFILES, "profile in LAGVAE_PROFILE")
-    return "paper" if family(dataset) == "toy" else "quick"
+def check_seed(seed: int) -> int:
+    """`seed` itself. Raises BadValue for one that torch does not take, or that names no folder that a table reads."""
+    if not 0 <= seed < SEEDS:
+        raise BadValue(f"seeds must be 0 or more and below {SEEDS:,}, not {seed}")
+    return seed
 
 
 def choose_device(device: str, dataset: str | None = None) -> str:
     """`device` itself, or for "auto" the GPU if there is one, except for the toy, whose batches keep no GPU busy.
 
-    Raises ValueError for an unknown or absent device.
+    Raises BadValue for an unknown or absent device.
     """
     device_named(device)
     gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
@@ -276,7 +274,7 @@ def choose_device(device: str, dataset: str | None = None) -> str:
     here = ["auto", "cpu"] + (["cuda"] if gpus else []) + [f"cuda:{number}" for number in range(gpus)]
     if device not in here:
         found = f"{gpus} GPU{'s' * (gpus != 1)}" if gpus else "no GPU"
-        raise ValueError(f"device {device!r} is asked for, but torch finds {found} here; valid here: {', '.join(here)}")
+        raise BadValue(f"device {device!r} is asked for, but torch finds {found} here; valid here: {', '.join(here)}")
     return device
 
 
@@ -285,23 +283,30 @@ def device_named(device: str) -> str:
     return device if re.fullmatch(r"cuda:\d+", device) else choose(device, DEVICES, "device")
 
 
-def resolve(dataset: str, method: str, profile: str, seed: int, precision: str = "float32") -> Config:
-    """The configuration of a run. Raises `UnknownName` for a method or profile that does not exist, and ValueError for
-    a method that is not made for this kind of data."""
+def resolve(
+    dataset: str, method: str, profile: str, seed: int, precision: str = "float32", *, kind: str = ""
+) -> Config:
+    """The configuration of a run.
+
+    kind: `Data.family`, where the data are loaded; without it, what the name or path says. Raises `UnknownName` for a
+    method or profile that does not exist, and BadValue for a method that is not made for this kind of data.
+    """
     choose(profile, PROFILES, "profile")
-    table = TABLE[family(dataset)]
+    check_seed(seed)
+    kind = kind or family(dataset)
+    table = TABLE[kind]
     choose(profile, table, f"profile of {dataset}")
     values = table[profile]
     found = _fit_method(find(method), values, explicit=knobs(method))
-    kind = family(dataset)
     if kind not in found.families:
-        raise ValueError(
+        raise BadValue(
             f"method {found.name!r} is for {' and '.join(found.families)}, and {dataset!r} is {kind}; "
             f"valid here: {', '.join(for_family(kind))}"
         )
     own = {key: getattr(found, key) for key in OWN if getattr(found, key) is not None}
     schedule = replace(values.schedule, **own)
-    return Config(dataset, found, profile, seed, values.data, values.model, schedule, values.evaluation, precision)
+    sizes = (values.data, values.model, schedule, values.evaluation)
+    return Config(dataset, found, profile, seed, *sizes, precision, kind)
 
 
 def _fit_method(method: Method, profile: Profile, explicit: set[str]) -> Method:

@@ -17,6 +17,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
+from lagvae_lib.errors import BadValue
 from lagvae_lib.inference import MAX_NORM, Batch, Optimisers, Step
 from lagvae_lib.inference.amortised import Amortised
 from lagvae_lib.inference.gradients import clip, means, share, zero_grad
@@ -69,7 +70,7 @@ class Aggressive:
         require(self, "window max_steps fixed_steps stop_patience", least=1)
         require(self, "max_norm", above=0)
         if self.max_steps < self.window:
-            raise ValueError(f"max_steps must be at least the window of {self.window}, not {self.max_steps}")
+            raise BadValue(f"max_steps must be at least the window of {self.window}, not {self.max_steps}")
 
     def begin(self) -> dict:
         """The state before the first iteration: aggressive, and no mutual information seen yet."""

@@ -144,7 +144,7 @@ class LSTMDecoder(nn.Module):
             self.lstm.training = mode
 
     def _log_prob_pairs(self, x: Tensor, z: Tensor | None) -> Tensor:
-        """[B, k]: without gradients on a GPU, all steps at once and as many (sentence, z) pairs as memory has room for."""
+        """[B, k]: without gradients on a GPU, all steps at once as many (sentence, z) pairs as memory allows."""
         samples, steps = 1 if z is None else z.shape[1], x.shape[1] - 1
         index = torch.arange(len(x), device=x.device).repeat_interleave(samples)
         flat, size = z if z is None else z.flatten(0, 1), self.vocabulary.in_features

@@ -23,14 +23,15 @@ from lagvae_lib import paths
 from lagvae_lib.config.methods import METHODS
 from lagvae_lib.config.profiles import PROFILES, Config, resolve
 from lagvae_lib.data import family, is_file, resolve_name
+from lagvae_lib.errors import UserError
 from lagvae_lib.names import choose
 
 
-class RunBusy(RuntimeError):
+class RunBusy(UserError, RuntimeError):
     """Another process is working on this run."""
 
 
-class BadCheckpoint(RuntimeError):
+class BadCheckpoint(UserError, RuntimeError):
     """A checkpoint that cannot be read or belongs to another model."""
 
 
@@ -48,8 +49,9 @@ class Run:
     @property
     def family(self) -> str:
         """Which kind of data the run is on, one of `data.FAMILIES`."""
-        # A user's own file is recorded under a name that no longer tells, so its model does
-        return "images" if "kernels" in self.config["model"] else family(self.config["dataset"])
+        # A record older than the field: a user's own file has a name that does not tell, so its model does
+        of_name = "images" if "kernels" in self.config["model"] else family(self.config["dataset"])
+        return self.config.get("family") or of_name
 
 
 def load(folder: Path) -> Run:
@@ -153,7 +155,8 @@ def same_configuration(saved: dict, config: object) -> bool:
 
 def config_hash(config: Config) -> str:
     """Eight hexadecimal digits that stand for a configuration."""
-    return hashlib.sha256(json.dumps(as_json(config), sort_keys=True).encode()).hexdigest()[:8]
+    values = {key: value for key, value in as_json(config).items() if key != "family"}  # older folders are without it
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:8]
 
 
 def as_json(config: Config) -> dict:

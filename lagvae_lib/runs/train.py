@@ -18,14 +18,14 @@ from safetensors.torch import load_file, save_file
 
 from lagvae_lib import atomic, paths
 from lagvae_lib.config.build import build_model
-from lagvae_lib.config.profiles import Config, choose_device, default_profile, resolve
+from lagvae_lib.config.profiles import Config, choose_device, resolve
 from lagvae_lib.data import resolve_name
 from lagvae_lib.data.loading import Data
 from lagvae_lib.data.loading import load as load_data
 from lagvae_lib.metrics.evaluate import IW_SAMPLES, evaluate
 from lagvae_lib.numerics import describe, numerics
 from lagvae_lib.runs.observe import observer
-from lagvae_lib.runs.record import BadCheckpoint, Run, RunBusy, as_json, folder_of, load
+from lagvae_lib.runs.record import BadCheckpoint, Run, RunBusy, as_json, auto_profile, folder_of, load
 from lagvae_lib.training import FINAL, Trainer, noise
 
 CHECKPOINT_SECONDS = 60.0
@@ -51,7 +51,7 @@ def prepared(
     dataset: str, method: str, profile: str = "auto", seed: int = 0, precision: str = "float32"
 ) -> tuple[Config, Data]:
     """Configuration and data of a run from names alone."""
-    profile = default_profile(dataset) if profile == "auto" else profile
+    profile = auto_profile(dataset, [method], [seed]) if profile == "auto" else profile
     config = resolve(resolve_name(dataset, profile), method, profile, seed, precision)
     loaded = load_data(dataset, config.data, profile=profile)
     return replace(config, dataset=loaded.name), loaded
