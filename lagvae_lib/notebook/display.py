@@ -82,6 +82,8 @@ TITLES = {
     "model.embedding": "word embedding",
     "model.hidden": "LSTM",
     "model.dropout": "dropout",
+    "model.embedding_range": "range of the first embeddings",
+    "model.forget_bias": "first bias of the forget gates",
     "model.encoder": "channels of the encoder's blocks",
     "model.last": "channels of the encoder's last map",
     "model.kernels": "kernels of the decoder, from the image on",
