@@ -170,6 +170,14 @@ def test_table_4_has_every_setting_of_the_paper(records):
     assert shown.loc["10", ("NLL", "here")] == rows.NO_RUN
 
 
+def test_another_stop_is_a_row_of_table_4_and_of_no_other_table(records):
+    records += [made_up("aggressive-anneal"), made_up("aggressive-anneal+inner_test=gain+stop_metric=mi_large")]
+    inner = tables.inner_table(Records("scaled")).shown.set_index(("", "inner steps"))
+    assert list(inner.index)[-1] == "inner test=gain, stop metric=mi large" and inner["", "runs"].iloc[-1] == "1"
+    main = tables.main_table(Records("scaled"), "yelp")
+    assert len(main.shown) == len(published.methods("yelp"))
+
+
 def test_every_method_of_figure_5_exists():
     from lagvae_lib.config.methods import find
 

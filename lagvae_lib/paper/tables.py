@@ -27,6 +27,8 @@ from lagvae_lib.paper.rows import (
 from lagvae_lib.runs.record import Records, Run
 
 PER_MINUTE = 60.0
+STOPS = {"inner_test", "stop_metric", "stop_patience"}  # knobs of a stop other than the paper's
+OF_TABLE_4 = {"fixed_steps", "window"} | STOPS
 DAGGER = (
     f"{AT_CAP} not converged: a run of the row ended at its cap on epochs or had a smaller budget, and no verdict on "
     "NLL or cost rests on it."
@@ -110,7 +112,7 @@ def main_table(records: Records, name: str) -> Table:
     rows = {method: row_runs(runs, method) for method in published.methods(name)}
     used = {run.folder for of in rows.values() for run in of}
     for run in runs:
-        if run.folder not in used and not {"fixed_steps", "window"} & knobs(run.metrics["method"]):
+        if run.folder not in used and not OF_TABLE_4 & knobs(run.metrics["method"]):
             rows.setdefault(run.metrics["method"], []).append(run)
     shown, numbers = [], []
     for method, of in rows.items():
@@ -203,14 +205,24 @@ def _number(value: float | None, digits: int) -> str:
     return NO_RUN if value is None else "-" if pd.isna(value) else f"{value:.{digits}f}"
 
 
+def _other_stops(runs: Iterable[Run], method: str) -> dict[str, str]:
+    """The method of each row, on record, that differs from `method` by another stop than the paper's, by its knobs."""
+    names = dict.fromkeys(run.metrics["method"] for run in runs)
+    found = [
+        name for name in names if name.startswith(f"{method}+") and knobs(name) & STOPS and knobs(name) <= OF_TABLE_4
+    ]
+    return {name.removeprefix(f"{method}+").replace("+", ", ").replace("_", " "): name for name in found}
+
+
 def inner_table(records: Records) -> Table:
     """Table 4: aggressive training on Yelp with inner loops of fixed length, and until "convergence"."""
     dataset = resolve_name("yelp", records.profile)
     runs = records.of(dataset)
     shown, numbers = [], []
-    for row, method in plan.table_4(records.profile).items():
+    planned = plan.table_4(records.profile)
+    for row, method in (planned | _other_stops(runs, planned["convergence"])).items():
         of = [run for run in runs if run.metrics["method"] == method]
-        printed = None if "window" in row else published.inner_steps(row)
+        printed = published.inner_steps(row) if row in planned and "window" not in row else None
         cost = mean_costs(of)
         cells = {("", "inner steps"): row, ("", "runs"): count(of)}
         for metric, title in METRICS.items():
@@ -230,7 +242,7 @@ def inner_table(records: Records) -> Table:
         for key in ("inner_steps", "aggressive_epochs", "plain_updates", "cpu"):
             values = pd.Series([costs(run)[key] for run in of], dtype=float)
             numbers.append(line | {"quantity": key, "mean": values.mean(), "sd": values.std(), "paper": None})
-    ours = plan.table_4(records.profile)["convergence"]
+    ours = planned["convergence"]
     window = of[0].config["method"]["inference"]["window"] if (of := row_runs(runs, ours)) else None
     caption = (
         f"Table 4. {row_label('yelp', ours, of)} on {dataset}, profile {records.profile}, by the length of the inner "
