@@ -39,7 +39,7 @@ ifneq ($(shell $(VENV_PY) -c 'print(open("$(STAMP)").read().strip())' 2>/dev/nul
 .PHONY: $(STAMP)
 endif
 
-.PHONY: help setup run sweep test lab tables bench lint format notebooks check-notebooks lock clean
+.PHONY: help setup run sweep test lab tables report bench lint format notebooks check-notebooks lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' Makefile
@@ -76,6 +76,10 @@ lab: $(SETUP) ## JupyterLab on the notebooks (LAB_ARGS="--no-browser --port=8890
 
 tables: $(SETUP) ## every table and figure of the paper that the records give, into results/ (PROFILE=scaled)
 	"$(PY)" -m lagvae_lib tables --profile $(PROFILE)
+
+report: $(SETUP) ## notebook 08, run on the records, as one HTML file without code: results/report.html
+	"$(PY)" -m jupyter nbconvert --to html --no-input --execute --ExecutePreprocessor.timeout=-1 \
+	    --output-dir results --output report notebooks/08_tables_and_figures.ipynb
 
 bench: $(SETUP) ## time and memory against a textbook implementation (BENCH_ARGS="--only images")
 	"$(PY)" -m benchmarks $(BENCH_ARGS)

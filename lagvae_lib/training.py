@@ -199,7 +199,7 @@ class Trainer:
         self._lap("evaluation")
         state.history.append(self._history_row(values))
         if state.epoch >= self.first_epoch:
-            self.inference.epoch_end(state.inference, values["mi"])
+            self.inference.epoch_end(state.inference, values["mi"], values["mi_large"])
             self._follow_schedule(values["loss"])
         elif state.epoch + 1 == self.first_epoch:
             self._end_pretraining()

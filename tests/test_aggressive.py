@@ -93,6 +93,40 @@ def test_the_loop_ends_with_the_first_window_whose_mean_loss_rose():
     assert done.steps == 6
 
 
+def steps_until_stop(losses, **knobs):
+    """Inner steps that Algorithm 1 makes when single steps have these losses, one unit each."""
+    given = iter(losses)
+
+    class Scripted(Stranger):
+        def loss(self, x, kl_weight):
+            still = super().loss(x, kl_weight)
+            return still._replace(loss=0 * still.loss + next(given))
+
+    model = Scripted()
+    batch = Batch(torch.zeros(1, 6), lambda: torch.zeros(1, 6))
+    algorithm = Aggressive(max_steps=len(losses), **knobs)
+    return algorithm.inner_loop(model, batch, torch.optim.SGD(model.enc.parameters(), 0.1)).steps
+
+
+def test_the_gain_is_tested_against_its_standard_error():
+    """Windows of mean 6, 3, 2.9 with steps 1 apart: errors 1, so the fall of 3 counts and the fall of .1 does not."""
+    losses = [5.0, 7.0, 2.0, 4.0, 1.9, 3.9, 1.0, 1.0, 0.5, 0.5]
+    assert steps_until_stop(losses, window=2, inner_test="gain") == 6
+    assert steps_until_stop(losses, window=2) == 10  # never rose
+    exact = [5.0, 5.0, 4.0, 4.0, 3.9, 3.9, 3.9, 3.9]  # without noise any fall counts, and none does not
+    assert steps_until_stop(exact, window=2, inner_test="gain") == 8
+
+
+def test_without_a_gain_the_paper_s_test_ends_by_chance_and_the_other_sooner():
+    torch.manual_seed(3)
+    noise = torch.randn(40, 120).tolist()
+    counts = {test: [steps_until_stop(x, window=10, inner_test=test) for x in noise] for test in ("window", "gain")}
+    mean = {test: sum(found) / len(found) for test, found in counts.items()}
+    assert 20 <= mean["gain"] < 24 < mean["window"] < 32  # 27 = 10 e for the paper's, see `metrics.inner_loop`
+    falling = [3 - 0.03 * step + 0.1 * x for step, x in enumerate(noise[0])]
+    assert steps_until_stop(falling, window=10, inner_test="gain") == 120  # it goes on where there is a gain
+
+
 def test_fixed_steps_are_exactly_that_many():
     model, batch, optimisers = setting()
     for steps in (1, 10, 120):
@@ -138,6 +172,24 @@ def epochs_until_stop(algorithm, information):
         if not state["aggressive"]:
             return epoch
     return None
+
+
+def test_the_stage_may_end_by_the_mi_over_all_examples():
+    noisy, steady = [0.5, 0.4, 0.6], [0.5, 0.55, 0.5]
+    for stop_metric, ended in (("mi", 2), ("mi_large", 3)):
+        algorithm = Aggressive(stop_metric=stop_metric)
+        state, seen = algorithm.begin(), []
+        for pair in zip(noisy, steady, strict=True):
+            seen.append(algorithm.epoch_end(state, *pair)["aggressive"])
+        assert seen.index(False) + 1 == ended
+    patient = Aggressive(stop_metric="mi_large", stop_patience=2)
+    assert patient.epoch_end(patient.begin(), 0.0, 1.0)["aggressive"]
+    with pytest.raises(ValueError, match="over all validation examples"):
+        patient.epoch_end(patient.begin(), 0.5)
+    with pytest.raises(UnknownName, match="stop_metric"):
+        Aggressive(stop_metric="kl")
+    with pytest.raises(UnknownName, match="inner_test"):
+        Aggressive(inner_test="loss")
 
 
 def test_the_stage_ends_by_the_rule_of_text_and_by_that_of_images():

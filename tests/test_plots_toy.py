@@ -124,13 +124,36 @@ def test_agreement_is_correlation_and_least_squares():
     assert np.isnan(comparison.agreement(x, 1e-5 * y).correlation)
 
 
-def test_paired_interval_is_students():
+@pytest.mark.parametrize("n", [2, 3, 5, 10, 11, 40])
+def test_paired_interval_is_students(n):
     stats = pytest.importorskip("scipy.stats")
-    a, b = [38.2, 38.5, 38.9], [38.0, 38.1, 38.8]
+    a, b = np.random.default_rng(n).normal(size=(2, n))
     found = comparison.paired(a, b)
     interval = stats.ttest_rel(b, a).confidence_interval(0.95)
-    assert found.mean - found.half_width == pytest.approx(interval.low, abs=2e-3)
-    assert found.mean + found.half_width == pytest.approx(interval.high, abs=2e-3)
+    assert found.mean - found.half_width == pytest.approx(interval.low, abs=1e-9)
+    assert found.mean + found.half_width == pytest.approx(interval.high, abs=1e-9)
+
+
+def test_within_is_decided_only_where_the_interval_is_clear_of_both_limits():
+    found = comparison.interval([0.9, 1.0, 1.1])  # 1 +- 0.248
+    assert found.within(0.7, 1.3) is True and found.within(0.7, np.inf) is True
+    assert found.within(0.8, 1.3) is None and found.within(-np.inf, 1.1) is None
+    assert found.within(1.3, 2) is False and found.within(-np.inf, 0.7) is False
+    assert comparison.interval([1.0]).within(0, 2) is None
+
+
+def test_seeds_to_decide_is_the_least_number_whose_interval_is_clear():
+    found = comparison.interval([0.0, 1.0, 2.0])
+    assert comparison.seeds_to_decide(found, 0, np.inf) == 7
+    assert comparison.seeds_to_decide(found, 0.99, np.inf) is None
+    assert comparison.seeds_to_decide(comparison.interval([1.0]), 0, np.inf) is None
+
+
+def test_relative_lag_is_the_share_of_the_spread_that_is_not_followed():
+    x = np.random.default_rng(2).normal(size=(3, 50))
+    np.testing.assert_allclose(comparison.relative_lag(x, np.full_like(x, 2.0)), 1)
+    np.testing.assert_allclose(comparison.relative_lag(x, 0.7 * x + 1), 0.09)
+    assert np.isnan(comparison.relative_lag(1e-4 * x, x)).all()
 
 
 @pytest.mark.parametrize(

@@ -2,8 +2,9 @@
 
 A strategy is a frozen value with four methods, which is all that the training loop knows of it:
 `begin()` gives its state (plain numbers, kept in checkpoints), `step(...)` makes one outer iteration and reports what
-it did, `epoch_end(state, mi)` lets it change its mind, and `evaluated(model)` is the model as it is to be evaluated.
-Its state is changed in place, by `step` and `epoch_end` and by nobody else; `epoch_end` returns it for convenience.
+it did, `epoch_end(state, mi, mi_large)` lets it change its mind, and `evaluated(model)` is the model as it is to be
+evaluated. Its state is changed in place, by `step` and `epoch_end` and by nobody else; `epoch_end` returns it for
+convenience.
 """
 
 from __future__ import annotations
@@ -64,6 +65,6 @@ class Inference(Protocol):
 
     def step(self, model: Trainable, batch: Batch, optimisers: Optimisers, state: dict) -> Step: ...
 
-    def epoch_end(self, state: dict, mi: float) -> dict: ...
+    def epoch_end(self, state: dict, mi: float, mi_large: float | None = None) -> dict: ...
 
     def evaluated(self, model: Trainable) -> Trainable: ...

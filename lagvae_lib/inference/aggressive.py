@@ -13,6 +13,7 @@ Usable from any training loop with any model that has `loss`, `encoder_parameter
 from __future__ import annotations
 
 import math
+import statistics
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
 CLIPS = ("joint", "separate")
 BATCH_NORMS = ("move", "hold")
 REFERENCES = ("previous", "best")
+INNER_TESTS = ("window", "gain")
+STOP_METRICS = ("mi", "mi_large")
 
 
 @dataclass(frozen=True)
@@ -40,6 +43,9 @@ class Aggressive:
 
     window: inner steps whose mean loss is compared with that of the window before; the inner loop ends when it rose.
     max_steps: the inner loop's last step in any case.
+    inner_test: "window" ends the inner loop as said, by the sign of a difference that is noise once the encoder has
+        caught up. "gain" (not the paper's) ends it when the fall of the mean is at most its standard error, from the
+        spread of the losses of single steps within both windows.
     fixed_steps: exactly this many inner steps instead of a test of convergence (Table 4).
     clip: "joint" clips the gradient of encoder and decoder together, as released: the decoder's gradient is computed in
         every inner step for its norm alone. "separate" clips each half by its own norm, as Algorithm 1 is printed, and
@@ -47,6 +53,8 @@ class Aggressive:
     stop_reference, stop_patience: the aggressive stage ends with the epoch that brings the number of epochs whose
         validation MI lay below the previous one's ("previous"; text, patience 1) or below the best one's ("best";
         images, patience 5) to the patience.
+    stop_metric: which MI decides that: "mi", the estimate within minibatches, or "mi_large" (not the paper's), over all
+        validation examples, which has less noise.
     first_reference: the MI that the first epoch is compared with; None: any (released: 0, and -1 for the toy).
     batch_norm: what the running statistics of BatchNorm do while their half of the model stands still. "move": every
         pass in training mode moves them, the decoder's in the inner loop and the encoder's in the decoder step, as
@@ -55,11 +63,13 @@ class Aggressive:
 
     window: int = 15
     max_steps: int = 99
+    inner_test: str = "window"
     fixed_steps: int | None = None
     clip: str = "joint"
     max_norm: float = MAX_NORM
     stop_reference: str = "previous"
     stop_patience: int = 1
+    stop_metric: str = "mi"
     first_reference: float | None = None
     batch_norm: str = "move"
 
@@ -67,6 +77,10 @@ class Aggressive:
         choose(self.clip, CLIPS, "clip")
         choose(self.stop_reference, REFERENCES, "stop_reference")
         choose(self.batch_norm, BATCH_NORMS, "batch_norm")
+        choose(self.inner_test, INNER_TESTS, "inner_test")
+        choose(self.stop_metric, STOP_METRICS, "stop_metric")
+        if self.inner_test == "gain" and self.window == 1:
+            raise ValueError("a gain has a standard error only within windows of at least 2 steps")
         require(self, "window max_steps fixed_steps stop_patience", least=1)
         require(self, "max_norm", above=0)
         if self.max_steps < self.window:
@@ -94,7 +108,7 @@ class Aggressive:
         """Encoder steps until convergence, the first on the outer batch; theta stays as it is, bit for bit."""
         encoder, decoder = list(model.encoder_parameters()), list(model.decoder_parameters())
         frozen = decoder if self.clip == "separate" else []
-        window, previous = _Window(), float("inf")
+        window, previous = _Window(), None
         x, clipped = batch.x, 0
         with without_gradient(frozen), self._statistics(model, decoder):
             for step in range(1, (self.fixed_steps or self.max_steps) + 1):
@@ -105,13 +119,19 @@ class Aggressive:
                 optimiser.step()
                 window.add(loss.detach().sum(), batch.units(x))
                 if self.fixed_steps is None and step % self.window == 0:
-                    mean = window.close()
-                    if mean > previous:
+                    current = window.close(spread=self.inner_test == "gain")
+                    if previous is not None and self._caught_up(previous, current):
                         break
-                    previous = mean
+                    previous = current
                 x = batch.draw()
         zero_grad([*encoder, *decoder])
         return InnerLoop(step, share(clipped, step))
+
+    def _caught_up(self, previous: WindowMean, current: WindowMean) -> bool:
+        """Whether the encoder has caught up, by the mean losses of two windows in a row."""
+        if self.inner_test == "window":
+            return current.mean > previous.mean
+        return previous.mean - current.mean <= math.sqrt(previous.variance + current.variance)
 
     def decoder_step(self, model: Trainable, batch: Batch, optimiser: torch.optim.Optimizer) -> Step:
         """One decoder step on the outer batch; phi stays as it is, bit for bit."""
@@ -129,10 +149,17 @@ class Aggressive:
         """What `batch_norm` asks for while the parameters `still` stand still."""
         return without_statistics(model, still) if self.batch_norm == "hold" else nullcontext()
 
-    def epoch_end(self, state: dict, mi: float) -> dict:
-        """Section 4.2 of the paper: the stage ends for good when the mutual information stops climbing."""
+    def epoch_end(self, state: dict, mi: float, mi_large: float | None = None) -> dict:
+        """Section 4.2 of the paper: the stage ends for good when the mutual information stops climbing.
+
+        mi: within minibatches, nats; mi_large: over all validation examples, for `stop_metric` alone.
+        """
         if not state["aggressive"]:
             return state
+        if self.stop_metric == "mi_large":
+            if mi_large is None:
+                raise ValueError("stop_metric mi_large needs the MI over all validation examples")
+            mi = mi_large
         reference, below = state["reference_mi"], state["epochs_below"]
         below += mi < reference
         if self.stop_reference == "previous" or mi > reference:
@@ -152,16 +179,26 @@ class InnerLoop(NamedTuple):
     clipped: float | torch.Tensor
 
 
+class WindowMean(NamedTuple):
+    """The mean loss per unit of a window, and the variance of that mean (nan where it was not asked for)."""
+
+    mean: float
+    variance: float
+
+
 class _Window:
-    """The mean loss per unit since the last `close`; one transfer from the device a window, not a step."""
+    """The losses since the last `close`, which leave the device once in a window and not after every step."""
 
     def __init__(self):
-        self.loss, self.units = 0.0, 0
+        self.losses, self.units = [], []
 
     def add(self, loss: torch.Tensor, units: int) -> None:
-        self.loss, self.units = self.loss + loss, self.units + units
+        self.losses.append(loss)
+        self.units.append(units)
 
-    def close(self) -> float:
-        mean = float(self.loss) / self.units
-        self.loss, self.units = 0.0, 0
-        return mean
+    def close(self, spread: bool) -> WindowMean:
+        n, mean, variance = len(self.losses), float(sum(self.losses)) / sum(self.units), math.nan
+        if spread:
+            variance = statistics.variance(float(x) / u for x, u in zip(self.losses, self.units, strict=True)) / n
+        self.losses, self.units = [], []
+        return WindowMean(mean, variance)

@@ -38,7 +38,7 @@ class Amortised:
                 optimiser.step()
         return Step(means(loss), clipped=share(clipped))
 
-    def epoch_end(self, state: dict, mi: float) -> dict:
+    def epoch_end(self, state: dict, mi: float, mi_large: float | None = None) -> dict:
         """Nothing changes."""
         return state
 

@@ -166,7 +166,7 @@ class SemiAmortised:
         mean, share = torch.stack([stacked.mean(), (stacked > self.svi_max_norm).to(stacked.dtype).mean()]).tolist()
         return {"perturbed_norm": mean, "perturbed_clipped": share}
 
-    def epoch_end(self, state: dict, mi: float) -> dict:
+    def epoch_end(self, state: dict, mi: float, mi_large: float | None = None) -> dict:
         """Nothing changes."""
         return state
 

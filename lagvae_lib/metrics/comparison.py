@@ -1,12 +1,18 @@
-"""Comparing two methods: how well two sets of means agree, and whether a difference over seeds is significant."""
+"""How well two sets of posterior means agree, and what a few seeds can say: one rule for every comparison.
 
+The rule: a difference between two methods is taken seed by seed, over the seeds that both have; it is decided where
+the 95% interval of its mean, by Student's t, excludes zero. A level or a ratio is decided in the same way against its
+limits. One seed has no spread and decides nothing.
+"""
+
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
+from scipy.special import stdtrit
 
-# Student's t at 97.5% for 1, 2, ... degrees of freedom; past the table the last value, which is conservative
-T_975 = (12.71, 4.30, 3.18, 2.78, 2.57, 2.45, 2.36, 2.31, 2.26)
+CONFIDENCE = 0.95  # of every interval
 
 
 class Agreement(NamedTuple):
@@ -36,36 +42,82 @@ def agreement(model_mean: np.ndarray, inference_mean: np.ndarray) -> Agreement:
     return Agreement(covariance / (sd[0] * sd[1]), covariance / sd[0] ** 2, *sd)
 
 
-@dataclass(frozen=True)
-class Paired:
-    """Differences b - a over seeds: their mean, and half of the 95% interval by Student's t (nan for one seed)."""
+def relative_lag(model_mean: np.ndarray, inference_mean: np.ndarray) -> np.ndarray:
+    """The share of the spread of the model's posterior means that the inference network does not follow.
 
-    differences: tuple[float, ...]
+    Var(model_mean - inference_mean) / Var(model_mean), variances over the last axis, the N examples: [..., N] -> [...].
+    0 where the network follows every mean, 1 where it says the same of every example. More than 1 where it moves the
+    wrong way or too far. nan where the model's means spread (standard deviation) by less than `COLLAPSED`.
+    """
+    x, y = np.asarray(model_mean, dtype=np.float64), np.asarray(inference_mean, dtype=np.float64)
+    spread = x.var(-1)
+    return np.where(np.sqrt(spread) < COLLAPSED, np.nan, (x - y).var(-1) / np.maximum(spread, COLLAPSED**2))
+
+
+@dataclass(frozen=True)
+class Interval:
+    """Values over seeds, one per seed: their mean, and half of its interval by Student's t (nan for one seed)."""
+
+    values: tuple[float, ...]
     mean: float
     half_width: float
+
+    @property
+    def differences(self) -> tuple[float, ...]:
+        """The values, where they are differences (`paired`)."""
+        return self.values
 
     @property
     def sign(self) -> int:
         """-1 or 1 where the interval excludes zero, 0 where it does not or cannot."""
         return int(np.sign(self.mean)) if abs(self.mean) > self.half_width else 0
 
+    def within(self, low: float, high: float) -> bool | None:
+        """Whether the mean lies between two limits: None where the interval crosses one, or there is one seed."""
+        if low < self.mean - self.half_width and self.mean + self.half_width < high:
+            return True
+        return False if self.mean + self.half_width < low or self.mean - self.half_width > high else None
+
     def __str__(self) -> str:
         if np.isnan(self.half_width):
             return f"{self.mean:+.3f} nats (one seed, no interval)"
-        return f"{self.mean:+.3f} ± {self.half_width:.3f} nats (95%, {len(self.differences)} seeds)"
+        return f"{self.mean:+.3f} ± {self.half_width:.3f} nats (95%, {len(self.values)} seeds)"
 
 
-def paired(a: list[float], b: list[float]) -> Paired:
+def interval(values: Sequence[float], confidence: float = CONFIDENCE) -> Interval:
+    """The mean of values that stand for one seed each, with its two-sided interval. Raises ValueError for none."""
+    if not len(values):
+        raise ValueError("an interval needs at least one value")
+    found = np.asarray(values, dtype=np.float64)
+    half = half_width(len(found), float(found.std(ddof=1)), confidence) if len(found) > 1 else np.nan
+    return Interval(tuple(found.tolist()), float(found.mean()), float(half))
+
+
+def half_width(n: int, sd: float, confidence: float = CONFIDENCE) -> float:
+    """Half of the interval of the mean of n values, at least two, whose sample standard deviation is sd."""
+    return float(stdtrit(n - 1, (1 + confidence) / 2)) * sd / n**0.5
+
+
+def paired(a: Sequence[float], b: Sequence[float], confidence: float = CONFIDENCE) -> Interval:
     """b - a of runs that share their seeds. Raises ValueError for unequal or empty lists."""
     if len(a) != len(b) or not len(a):
         raise ValueError(f"pairs need as many values of one as of the other, at least one: {len(a)} and {len(b)}")
-    differences = np.asarray(b, dtype=np.float64) - np.asarray(a, dtype=np.float64)
-    n = len(differences)
-    half = T_975[min(n - 1, len(T_975)) - 1] * differences.std(ddof=1) / n**0.5 if n > 1 else np.nan
-    return Paired(tuple(differences.tolist()), float(differences.mean()), float(half))
+    return interval(np.asarray(b, dtype=np.float64) - np.asarray(a, dtype=np.float64), confidence)
 
 
-def verdict(difference: Paired, where: str) -> str:
+def seeds_to_decide(found: Interval, low: float, high: float, most: int = 100) -> int | None:
+    """How many seeds would bring the interval clear of both limits, if mean and spread stayed as they are.
+
+    None: more than `most`, or one seed, whose spread is not known.
+    """
+    distance, n = min(abs(found.mean - limit) for limit in (low, high)), len(found.values)
+    if n < 2:
+        return None
+    sd = float(np.std(found.values, ddof=1))
+    return next((more for more in range(n, most + 1) if half_width(more, sd) < distance), None)
+
+
+def verdict(difference: Interval, where: str) -> str:
     """A sentence on an NLL difference (aggressive minus plain) that claims no more than the numbers support."""
     said = {
         -1: "aggressive training models these lines better",

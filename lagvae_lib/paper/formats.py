@@ -32,7 +32,16 @@ def as_latex(table: Table) -> str:
     return buffer.getvalue()
 
 
-SPECIAL = {"β": r"$\beta$", "δ": r"$\delta$", "≤": r"$\leq$", "~": r"$\sim$", "%": r"\%", "_": r"\_", "&": r"\&"}
+SPECIAL = {
+    "β": r"$\beta$",
+    "δ": r"$\delta$",
+    "†": r"$\dagger$",
+    "≤": r"$\leq$",
+    "~": r"$\sim$",
+    "%": r"\%",
+    "_": r"\_",
+    "&": r"\&",
+}
 
 
 def _escaped(text: str) -> str:

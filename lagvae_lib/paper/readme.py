@@ -1,4 +1,4 @@
-"""Which rows exist at which profile, and the parts of README.md that are made from records."""
+"""Which rows exist at which profile, and the parts of README.md and results/README.md that are made from records."""
 
 import re
 from pathlib import Path
@@ -7,11 +7,11 @@ import pandas as pd
 
 from lagvae_lib import atomic, paths
 from lagvae_lib.config.methods import METHODS
-from lagvae_lib.data import family
-from lagvae_lib.paper import claims
+from lagvae_lib.data import family, resolve_name
+from lagvae_lib.paper import claims, plan
 from lagvae_lib.paper.formats import as_markdown
-from lagvae_lib.paper.rows import row_runs
-from lagvae_lib.paper.tables import Table
+from lagvae_lib.paper.rows import DATASETS, NO_RUN, cell, converged, count, row_runs
+from lagvae_lib.paper.tables import DAGGER, Table
 from lagvae_lib.runs.record import Records
 
 COLUMNS = (  # profile, data set
@@ -24,13 +24,19 @@ COLUMNS = (  # profile, data set
     ("paper", "omniglot"),
 )
 MISSING, OTHER = "missing", "-"
+PLACES = {"README.md": ("results",), "results/README.md": ("status", "criteria", "claims")}
+QUANTITIES = (
+    "NLL, KL and MI in nats per example of the test set, MI over all of its examples. Relative lag: the share of the "
+    "variance of the model's posterior means, over the toy's 500 points, that the means of q(z|x) do not follow."
+)
+MAIN = {"nll": "NLL", "mi_large": "MI", "au": "AU"}  # columns of the main results
 
 
 def seeds_recorded(records: Records) -> pd.DataFrame:
-    """How many seeds of each method are recorded, as text: rows are methods, columns (profile, data set).
+    """How many seeds of each method are recorded and converged, as text: rows are methods, columns (profile, data set).
 
-    "missing" where there is none, "-" where a method is not made for such data. Runs with a smaller budget count for
-    their row, with an asterisk.
+    "1/3": three seeds, of which one ended by its schedule's rule. "missing" where there is none, "-" where a method is
+    not made for such data. Runs with a smaller budget count for their row, with an asterisk, and never as converged.
     """
     columns = {}
     for profile, dataset in COLUMNS:
@@ -46,34 +52,65 @@ def _seeds(runs: list, name: str, kind: str) -> str:
         return OTHER
     found = row_runs(runs, name)
     smaller = "*" * any(run.metrics["method"] != name for run in found)
-    return f"{len(found)}{smaller}" if found else MISSING
+    return f"{sum(map(converged, found))}/{len(found)}{smaller}" if found else MISSING
 
 
 def blocks(records: Records) -> dict[str, str]:
-    """The generated parts of the README, by name."""
-    status = Table(
-        "Seeds of each row on record, by profile and data set; * with a smaller budget than the profile's, which the "
-        "row of its table names.",
-        seeds_recorded(records),
-        pd.DataFrame(),
+    """The generated parts, by name."""
+    found = claims.findings(records)
+    return {
+        "results": as_markdown(main_results(records)),
+        "status": as_markdown(status(records)),
+        "criteria": as_markdown(_table(QUANTITIES, claims.criteria_frame(records.profile))),
+        "claims": as_markdown(_table(f"{claims.RULE} {claims.expected_by_chance(found)}", claims.as_frame(found))),
+    }
+
+
+def status(records: Records) -> Table:
+    """The rows of the registry with their seeds."""
+    caption = (
+        "Seeds of each row on record, by profile and data set, converged / all; * with a smaller budget than the "
+        "profile's, which the row of its table names and which never counts as converged."
     )
-    return {"status": as_markdown(status), "claims": claims_markdown(records)}
+    return Table(caption, seeds_recorded(records), pd.DataFrame())
 
 
-def claims_markdown(records: Records) -> str:
-    """The claims and what was measured, as a table."""
-    frame = claims.as_frame(claims.findings(records))
-    frame.columns = pd.MultiIndex.from_product([[""], frame.columns])
-    return as_markdown(Table(claims.RULE, frame, pd.DataFrame()))
+def main_results(records: Records) -> Table:
+    """NLL, MI over all examples, and AU of the five methods of the paper on its three data sets."""
+    shown = []
+    for method in plan.FIVE:
+        line = {("", "method"): METHODS[method].label}
+        for name, title in DATASETS.items():
+            of = row_runs(records.of(resolve_name(name, records.profile)), method)
+            line[title, "seeds"] = count(of) if of else NO_RUN
+            line |= {(title, short): cell(metric, of) if of else "" for metric, short in MAIN.items()}
+        shown.append(line)
+    frame = pd.DataFrame(shown)
+    frame.columns = pd.MultiIndex.from_tuples(frame.columns)
+    caption = (
+        f"Test set at profile {records.profile}, mean (sd over seeds), nats per example; MI over all test examples, "
+        f"AU active units; LSTM-LM stands for the PixelCNN on images. {DAGGER} What the paper prints beside it: "
+        "[results/tables](results/tables). Every claim with its criterion, control and verdict, and all rows with "
+        "their seeds: [results/README.md](results/README.md#the-papers-claims)."
+    )
+    return Table(caption, frame, pd.DataFrame())
 
 
-def update(records: Records, readme: Path | None = None) -> None:
-    """Write the generated parts anew. Raises ValueError where the README has no place for one of them."""
-    readme = readme or paths.ROOT / "README.md"
-    text = readme.read_text(encoding="utf-8")
-    for name, content in blocks(records).items():
-        place = re.compile(rf"(?<=<!-- {name}: made by `make tables` -->\n).*?(?=<!-- end of {name} -->)", re.DOTALL)
-        if not place.search(text):
-            raise ValueError(f"{readme.name} has no part between '<!-- {name}: made by `make tables` -->' and its end")
-        text = place.sub(lambda _, content=content: content, text)
-    atomic.write_text(readme, text)
+def _table(caption: str, frame: pd.DataFrame) -> Table:
+    return Table(caption, frame.set_axis(pd.MultiIndex.from_product([[""], frame.columns]), axis=1), pd.DataFrame())
+
+
+def update(records: Records, root: Path | None = None) -> None:
+    """Write the generated parts anew. Raises ValueError, and writes nothing, where a file has no place for one."""
+    root, made, texts = root or paths.ROOT, blocks(records), {}
+    for file, names in PLACES.items():
+        texts[file] = (root / file).read_text(encoding="utf-8")
+        for name in names:
+            place = re.compile(
+                rf"(?<=<!-- {name}: made by `make tables` -->\n).*?(?=<!-- end of {name} -->)", re.DOTALL
+            )
+            if not place.search(texts[file]):
+                raise ValueError(f"{file} has no part between '<!-- {name}: made by `make tables` -->' and its end")
+            texts[file] = place.sub(lambda _, name=name: made[name], texts[file])
+    for file, text in texts.items():
+        atomic.write_text(root / file, text)

@@ -1,4 +1,7 @@
-"""Which runs fill a row of the paper's tables, and its cells: mean and sd over seeds, and what the training cost."""
+"""Which runs fill a row of the paper's tables, and its cells: mean and sd over seeds, and what the training cost.
+
+A row is converged where every one of its runs ended by its schedule's rule.
+"""
 
 from collections.abc import Iterable
 
@@ -12,6 +15,8 @@ DATASETS = {"yahoo": "Yahoo", "yelp": "Yelp", "omniglot": "OMNIGLOT"}
 METRICS = {"nll": "NLL", "kl": "KL", "mi": "MI", "au": "AU"}
 BESIDE = {"mi_large": "MI, all examples"}  # what the paper does not have
 NO_RUN = "no run"
+AT_CAP = "†"
+SMALLER_BUDGET = {"steps", "max_epochs"}  # knobs
 
 
 def row_runs(runs: Iterable[Run], method: str) -> list[Run]:
@@ -21,8 +26,36 @@ def row_runs(runs: Iterable[Run], method: str) -> list[Run]:
     return own or [
         run
         for run in runs
-        if run.metrics["method"].split("+")[0] == method and knobs(run.metrics["method"]) <= {"steps", "max_epochs"}
+        if run.metrics["method"].split("+")[0] == method and knobs(run.metrics["method"]) <= SMALLER_BUDGET
     ]
+
+
+def converged(run: Run) -> bool:
+    """Whether training ended by the schedule's rule; a smaller budget never counts as converged."""
+    return run.ended == "schedule" and not knobs(run.metrics["method"]) & SMALLER_BUDGET
+
+
+def count(runs: list[Run]) -> str:
+    """How many runs a row has; with a dagger where one of them has not converged."""
+    return f"{len(runs)}{AT_CAP * (not all(map(converged, runs)))}"
+
+
+def how_ended(runs: list[Run]) -> str:
+    """The same in words: "schedule", "cap", or how many of them ended at their cap."""
+    capped = sum(not converged(run) for run in runs)
+    return "schedule" if not capped else "cap" if capped == len(runs) else f"{capped} of {len(runs)} at the cap"
+
+
+def paired_by_seed(a: list[Run], b: list[Run]) -> list[tuple[Run, Run]]:
+    """The runs of two rows that share a seed, in the order of the seeds."""
+    other = {run.metrics["seed"]: run for run in b}
+    shared = [(run, other[run.metrics["seed"]]) for run in a if run.metrics["seed"] in other]
+    return sorted(shared, key=lambda pair: pair[0].metrics["seed"])
+
+
+def hours(runs: list[Run]) -> float:
+    """Mean wall time of a run, hours, evaluation included."""
+    return sum(costs(run)["wall"] for run in runs) / len(runs) / 3600
 
 
 def costs(run: Run) -> dict[str, float]:

@@ -9,12 +9,15 @@ from lagvae_lib.config.methods import knobs, label
 from lagvae_lib.data import family, resolve_name
 from lagvae_lib.paper import plan, published
 from lagvae_lib.paper.rows import (
+    AT_CAP,
     BESIDE,
     DATASETS,
     METRICS,
     NO_RUN,
     cell,
     costs,
+    count,
+    how_ended,
     mean_costs,
     moments,
     row_label,
@@ -24,6 +27,12 @@ from lagvae_lib.paper.rows import (
 from lagvae_lib.runs.record import Records, Run
 
 PER_MINUTE = 60.0
+STOPS = {"inner_test", "stop_metric", "stop_patience"}  # knobs of a stop other than the paper's
+OF_TABLE_4 = {"fixed_steps", "window"} | STOPS
+DAGGER = (
+    f"{AT_CAP} not converged: a run of the row ended at its cap on epochs or had a smaller budget, and no verdict on "
+    "NLL or cost rests on it."
+)
 
 
 @dataclass(frozen=True)
@@ -52,6 +61,7 @@ def beside_paper(runs: Iterable[Run]) -> pd.DataFrame:
         return pd.DataFrame(columns=pd.MultiIndex.from_product([["no finished run"], [""]]))
     dataset, _ = (_only(name, rows.values()) for name in ("dataset", "profile"))
     shown = {("runs", ""): [len(of) for of in rows.values()]}
+    shown["ended by", ""] = [how_ended(of) for of in rows.values()]
     paper = [_printed(dataset, method) for method in rows]
     for metric, title in (METRICS | BESIDE).items():
         shown[title, "here"] = [cell(metric, of) for of in rows.values()]
@@ -102,12 +112,12 @@ def main_table(records: Records, name: str) -> Table:
     rows = {method: row_runs(runs, method) for method in published.methods(name)}
     used = {run.folder for of in rows.values() for run in of}
     for run in runs:
-        if run.folder not in used and not {"fixed_steps", "window"} & knobs(run.metrics["method"]):
+        if run.folder not in used and not OF_TABLE_4 & knobs(run.metrics["method"]):
             rows.setdefault(run.metrics["method"], []).append(run)
     shown, numbers = [], []
     for method, of in rows.items():
         printed = published.published(name, method) if method in published.methods(name) else None
-        cells = {("", "method"): row_label(name, method, of), ("", "runs"): str(len(of))}
+        cells = {("", "method"): row_label(name, method, of), ("", "runs"): count(of)}
         for metric, title in METRICS.items():
             cells[title, "here"] = _here(metric, of)
             cells[title, "paper"] = getattr(printed, metric).text if printed else ""
@@ -125,7 +135,7 @@ def main_table(records: Records, name: str) -> Table:
     caption = (
         f"{published.SOURCE[name]}, {DATASETS[name]}. Here: test set of {dataset}, profile {records.profile}, mean (sd "
         'over runs); NLL, KL and MI in nats per example. Paper: as printed, for the full data and model; its "Ours" '
-        "is Aggressive here."
+        f"is Aggressive here. {DAGGER}"
     )
     return Table(caption, _frame(shown), pd.DataFrame(numbers))
 
@@ -165,7 +175,7 @@ def timing(records: Records) -> Table:
                 {
                     ("", "data"): f"{title} ({dataset})",
                     ("", "method"): row_label(name, method, of),
-                    ("", "runs"): str(len(of)),
+                    ("", "runs"): count(of),
                     ("whole script, wall", "paper"): f"{printed.relative:.2f}",
                     ("whole script, wall", "here"): _number(ratios["wall"], 2),
                     ("training, processor", "total"): _number(ratios["cpu"], 2),
@@ -186,7 +196,7 @@ def timing(records: Records) -> Table:
         f"Table 3. Cost relative to the VAE on the same data, profile {records.profile}, means over runs. Wall time "
         "includes whatever else the machine was doing, and processor seconds depend on what ran beside (see the cost "
         "of a plain update). A run's own plain updates are a unit without either: in them an aggressive update, and "
-        "the whole training relative to the VAE's number of updates."
+        f"the whole training relative to the VAE's number of updates. {DAGGER}"
     )
     return Table(caption, _frame(shown), pd.DataFrame(numbers))
 
@@ -195,16 +205,26 @@ def _number(value: float | None, digits: int) -> str:
     return NO_RUN if value is None else "-" if pd.isna(value) else f"{value:.{digits}f}"
 
 
+def _other_stops(runs: Iterable[Run], method: str) -> dict[str, str]:
+    """The method of each row, on record, that differs from `method` by another stop than the paper's, by its knobs."""
+    names = dict.fromkeys(run.metrics["method"] for run in runs)
+    found = [
+        name for name in names if name.startswith(f"{method}+") and knobs(name) & STOPS and knobs(name) <= OF_TABLE_4
+    ]
+    return {name.removeprefix(f"{method}+").replace("+", ", ").replace("_", " "): name for name in found}
+
+
 def inner_table(records: Records) -> Table:
     """Table 4: aggressive training on Yelp with inner loops of fixed length, and until "convergence"."""
     dataset = resolve_name("yelp", records.profile)
     runs = records.of(dataset)
     shown, numbers = [], []
-    for row, method in plan.table_4(records.profile).items():
+    planned = plan.table_4(records.profile)
+    for row, method in (planned | _other_stops(runs, planned["convergence"])).items():
         of = [run for run in runs if run.metrics["method"] == method]
-        printed = None if "window" in row else published.inner_steps(row)
+        printed = published.inner_steps(row) if row in planned and "window" not in row else None
         cost = mean_costs(of)
-        cells = {("", "inner steps"): row, ("", "runs"): str(len(of))}
+        cells = {("", "inner steps"): row, ("", "runs"): count(of)}
         for metric, title in METRICS.items():
             cells[title, "here"] = _here(metric, of)
             cells[title, "paper"] = f"{getattr(printed, metric)}" if printed else ""
@@ -222,12 +242,12 @@ def inner_table(records: Records) -> Table:
         for key in ("inner_steps", "aggressive_epochs", "plain_updates", "cpu"):
             values = pd.Series([costs(run)[key] for run in of], dtype=float)
             numbers.append(line | {"quantity": key, "mean": values.mean(), "sd": values.std(), "paper": None})
-    ours = plan.table_4(records.profile)["convergence"]
+    ours = planned["convergence"]
     window = of[0].config["method"]["inference"]["window"] if (of := row_runs(runs, ours)) else None
     caption = (
         f"Table 4. {row_label('yelp', ours, of)} on {dataset}, profile {records.profile}, by the length of the inner "
         f"loop (the paper's rows: its \"Ours\", not annealed); time of training in the run's own plain updates, and in "
         f"minutes of the processor, which vary with the load. Convergence is the paper's test on windows of the loss"
-        f"{f', of {window} steps where no other is named' if window else ''}."
+        f"{f', of {window} steps where no other is named' if window else ''}. {DAGGER}"
     )
     return Table(caption, _frame(shown), pd.DataFrame(numbers))

@@ -53,6 +53,20 @@ class Run:
         of_name = "images" if "kernels" in self.config["model"] else family(self.config["dataset"])
         return self.config.get("family") or of_name
 
+    @property
+    def ended(self) -> str:
+        """How training ended: by the rule of the "schedule", or at the "cap" on the number of epochs.
+
+        A record that does not say so ended by the schedule if it has fewer epochs than its cap and the last decay of
+        the learning rate but one (no epoch follows the last); one that reached its cap counts as ended there.
+        """
+        if "ended" in self.metrics:
+            return self.metrics["ended"]
+        schedule = self.config["schedule"]
+        cap = schedule["max_epochs"] + (self.config["method"]["objective"].get("pretrain_epochs") or 0)
+        decays = int((self.history["lr"].diff() < 0).sum())
+        return "schedule" if len(self.history) < cap and decays >= schedule["max_decays"] - 1 else "cap"
+
 
 def load(folder: Path) -> Run:
     """The record of a finished run. Raises FileNotFoundError where there is none."""
