@@ -9,5 +9,9 @@ class UserError(Exception):
         return [f"{type(self).__name__}: {self}"]
 
 
+class Diverged(UserError, FloatingPointError):
+    """A loss that is no longer a number."""
+
+
 class BadValue(UserError, ValueError):
     """A value that cannot be used: a knob, a seed, a device."""

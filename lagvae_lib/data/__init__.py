@@ -44,7 +44,7 @@ def is_file(dataset: str) -> bool:
 def _exists(path: str) -> bool:
     try:
         return absolute(path).exists()
-    except (OSError, RuntimeError):  # longer than a name may be, or the ~ of nobody
+    except (OSError, BadValue):  # longer than a name may be, or the ~ of nobody
         return False
 
 
@@ -69,7 +69,7 @@ def _holds_images(path: Path) -> bool:
             return path.is_dir() or "idx" in path.name
         with open(path, "rb") as f:
             return f.read(8).startswith(MAGIC)
-    except (OSError, RuntimeError):
+    except (OSError, BadValue):
         return False
 
 

@@ -15,6 +15,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 import pandas as pd
@@ -33,6 +34,13 @@ class RunBusy(UserError, RuntimeError):
 
 class BadCheckpoint(UserError, RuntimeError):
     """A checkpoint that cannot be read or belongs to another model."""
+
+
+class BadRecord(UserError, ValueError):
+    """The files of a run are not what a run leaves."""
+
+
+AGAIN = "delete that folder to train the run again"
 
 
 @dataclass(frozen=True)
@@ -69,17 +77,40 @@ class Run:
 
 
 def load(folder: Path) -> Run:
-    """The record of a finished run. Raises FileNotFoundError where there is none."""
+    """The record of a finished run. Raises FileNotFoundError where there is none, BadRecord where it is damaged."""
+    try:
+        run = _read(folder)
+    except FileNotFoundError:
+        raise
+    except (ValueError, OSError, BadZipFile) as error:
+        raise BadRecord(f"the record in {folder} is damaged ({type(error).__name__}); {AGAIN}") from None
+    missing = [name for name in NEEDED if name not in run.metrics]
+    if missing or not {"dataset", "method", "model"} <= set(run.config):
+        raise BadRecord(f"the record in {folder} lacks {', '.join(missing) or 'a part of config.json'}; {AGAIN}")
+    return run
+
+
+NEEDED = ("dataset", "method", "profile", "seed", "nll", "elbo", "kl", "mi", "au")  # of metrics.json
+
+
+def _read(folder: Path) -> Run:
     points = folder / "points.npz"
     dynamics = folder / "dynamics.csv"
     return Run(
         folder,
-        json.loads((folder / "config.json").read_text()),
-        json.loads((folder / "metrics.json").read_text()),
+        _object(folder / "config.json"),
+        _object(folder / "metrics.json"),
         pd.read_csv(folder / "history.csv"),
         pd.read_csv(dynamics) if dynamics.exists() else pd.DataFrame(),
         dict(np.load(points, allow_pickle=False)) if points.exists() else {},
     )
+
+
+def _object(path: Path) -> dict:
+    value = json.loads(path.read_text(encoding="utf-8"))
+    if not isinstance(value, dict):
+        raise ValueError(f"{path} holds no JSON object")
+    return value
 
 
 @dataclass
@@ -160,7 +191,7 @@ def same_configuration(saved: dict, config: object) -> bool:
             if value != knob.default:
                 return False
         elif is_dataclass(value):
-            if not same_configuration(saved[knob.name], value):
+            if not isinstance(saved[knob.name], dict) or not same_configuration(saved[knob.name], value):
                 return False
         elif saved[knob.name] != (list(value) if isinstance(value, tuple) else value):
             return False
@@ -179,9 +210,12 @@ def as_json(config: Config) -> dict:
 
 
 def read_config(folder: Path) -> dict | None:
-    """The configuration that a folder holds a run of, or None."""
+    """The configuration that a folder holds a run of, or None. Raises BadRecord where it is damaged."""
     path = folder / "config.json"
-    return json.loads(path.read_text()) if path.exists() else None
+    try:
+        return _object(path) if path.exists() else None
+    except (ValueError, OSError) as error:
+        raise BadRecord(f"{path} is damaged ({type(error).__name__}); {AGAIN}") from None
 
 
 @dataclass(frozen=True)

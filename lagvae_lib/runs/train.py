@@ -1,5 +1,6 @@
 """Training a run: prepared from names, resumed from its checkpoint, evaluated, and recorded in one step at the end."""
 
+import io
 import os
 import platform
 import subprocess
@@ -8,13 +9,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from pickle import UnpicklingError
 
 import numpy as np
 import pandas as pd
 import torch
 from filelock import FileLock, Timeout
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from safetensors.torch import save as safetensors
 
 from lagvae_lib import atomic, paths
 from lagvae_lib.config.build import build_model
@@ -22,10 +24,11 @@ from lagvae_lib.config.profiles import Config, choose_device, resolve
 from lagvae_lib.data import resolve_name
 from lagvae_lib.data.loading import Data
 from lagvae_lib.data.loading import load as load_data
+from lagvae_lib.errors import Diverged
 from lagvae_lib.metrics.evaluate import IW_SAMPLES, evaluate
 from lagvae_lib.numerics import describe, numerics
 from lagvae_lib.runs.observe import observer
-from lagvae_lib.runs.record import BadCheckpoint, Run, RunBusy, as_json, auto_profile, folder_of, load
+from lagvae_lib.runs.record import AGAIN, BadCheckpoint, BadRecord, Run, RunBusy, as_json, auto_profile, folder_of, load
 from lagvae_lib.training import FINAL, Trainer, noise
 
 CHECKPOINT_SECONDS = 60.0
@@ -83,7 +86,8 @@ def run(
         if checkpoint.exists():
             resume(trainer, checkpoint)
             report(f"resumed at epoch {trainer.state.epoch + 1}, iteration {trainer.state.iteration}")
-        trainer.fit(_Checkpoints(checkpoint, checkpoint_seconds, report))
+        with _said_if_it_diverges(config):
+            trainer.fit(_Checkpoints(checkpoint, checkpoint_seconds, report))
         save(checkpoint, trainer.state_dict())
         _finish(folder, config, data, trainer, device)
     return load(folder)
@@ -97,28 +101,52 @@ def _loaded(folder: Path, report: Callable[[str], None]) -> Run:
     return record
 
 
+@contextmanager
+def _said_if_it_diverges(config: Config) -> Iterator[None]:
+    """Turn a loss that is no number into an error that says what to do."""
+    try:
+        yield
+    except FloatingPointError as error:
+        base = "+".join(part for part in config.method.name.split("+") if not part.startswith("lr="))
+        raise Diverged(
+            f"{error}: the training diverged at learning rate {config.schedule.lr:g}; give a lower one, such as "
+            f"{base}+lr={config.schedule.lr / 10:g}"
+        ) from None
+
+
 def resume(trainer: Trainer, checkpoint: Path) -> None:
     """Let `trainer` go on from a checkpoint. Raises `BadCheckpoint` where it can't be read or is another model's."""
     try:
         trainer.load_state_dict(torch.load(checkpoint, weights_only=True, map_location="cpu"))
-    except (RuntimeError, KeyError, EOFError, UnpicklingError) as error:
-        raise BadCheckpoint(f"{checkpoint} cannot be resumed ({error}); delete it to start the run again") from None
+    except Exception as error:  # bytes that are no checkpoint make torch raise nearly everything
+        if isinstance(error, torch.OutOfMemoryError):
+            raise
+        why = str(error).splitlines()[0][:120] if isinstance(error, KeyError) else type(error).__name__
+        raise BadCheckpoint(f"{checkpoint} cannot be resumed ({why}); delete it to start the run again") from None
 
 
 def trained_model(config: Config, data: Data, device: str = "cpu") -> torch.nn.Module:
     """The selected model of a finished run, for sampling. Raises FileNotFoundError if its weights are not at hand."""
     model = build_model(config, data)
-    weights = load_file(folder_of(config) / "weights.safetensors")
-    model.load_state_dict(
-        {name: value.float() if value.is_floating_point() else value for name, value in weights.items()}
-    )
+    path = folder_of(config) / "weights.safetensors"
+    try:
+        weights = load_file(path)
+        model.load_state_dict(
+            {name: value.float() if value.is_floating_point() else value for name, value in weights.items()}
+        )
+    except (SafetensorError, RuntimeError) as error:
+        raise BadRecord(f"{path} is damaged or another model's ({type(error).__name__}); {AGAIN}") from None
     return model.to(device).eval()
 
 
 def save(path: Path, state: dict) -> None:
-    """Write a checkpoint; a process killed while writing leaves the previous one."""
-    with atomic.replace_with(path) as temporary:
-        torch.save(state, temporary)
+    """Write a checkpoint; a process killed while writing leaves the previous one.
+
+    It is made in memory first: torch words the refusals of an operating system in its own way, Python by an OSError.
+    """
+    content = io.BytesIO()
+    torch.save(state, content)
+    atomic.write_bytes(path, content.getbuffer())
 
 
 class _Checkpoints:
@@ -184,8 +212,7 @@ def _finish(folder: Path, config: Config, data: Data, trainer: Trainer, device: 
         name: (value.half() if value.is_floating_point() else value).contiguous()
         for name, value in trainer.model.state_dict().items()
     }
-    with atomic.replace_with(folder / "weights.safetensors") as temporary:
-        save_file(half, temporary)
+    atomic.write_bytes(folder / "weights.safetensors", safetensors(half))
     identity = {"dataset": config.dataset, "method": config.method.name, "profile": config.profile, "seed": config.seed}
     progress = {"epochs": trainer.state.epoch, "iterations": trainer.state.iteration}
     progress["ended"] = trainer.state.progress.ended
