@@ -134,14 +134,14 @@ class ImageBatches:
     def draw(self, generator: torch.Generator) -> Tensor:
         """An inner batch: `batch_size` images, none twice."""
         own = self._own(generator)
-        chosen = torch.randperm(len(self.grey), generator=own, device=own.device)[: self.batch_size]
+        chosen = torch.randperm(len(self.grey), generator=own, device=self.grey.device)[: self.batch_size]
         return self._as_input(self._binarised(chosen, own))
 
     def _binarised(self, chosen: Tensor | list[int], own: torch.Generator) -> Tensor:
         if self.once:
             return self.fixed[chosen]
         grey = self.grey[chosen]
-        return torch.rand(grey.shape, generator=own, device=own.device) < grey
+        return torch.rand(grey.shape, generator=own, device=self.grey.device) < grey
 
     def _own(self, generator: torch.Generator) -> torch.Generator:
         """`generator` itself on a processor; on a GPU one there, seeded by it, so that no image has to be copied."""

@@ -133,10 +133,8 @@ class LSTMDecoder(nn.Module):
         inputs = self.dropout(self.embed(x[:, :-1].t()))
         if z is not None:
             inputs = torch.cat([inputs, z.expand(len(inputs), *z.shape)], dim=2)
-        mode, self.lstm.training = (
-            self.lstm.training,
-            True,
-        )  # or cuDNN keeps nothing for a backward pass; no dropout here
+        mode = self.lstm.training
+        self.lstm.training = True  # else cuDNN keeps nothing for a backward pass; the layer has no dropout of its own
         try:
             with lower(self.precision, x):
                 return self.lstm(inputs, (h0.unsqueeze(0), c0.unsqueeze(0)))[0].to(h0.dtype)
@@ -144,7 +142,7 @@ class LSTMDecoder(nn.Module):
             self.lstm.training = mode
 
     def _log_prob_pairs(self, x: Tensor, z: Tensor | None) -> Tensor:
-        """[B, k]: without gradients on a GPU, all steps at once as many (sentence, z) pairs as memory allows."""
+        """[B, k]: without gradients on a GPU, all steps at once for as many (sentence, z) pairs as `STATES` allows."""
         samples, steps = 1 if z is None else z.shape[1], x.shape[1] - 1
         index = torch.arange(len(x), device=x.device).repeat_interleave(samples)
         flat, size = z if z is None else z.flatten(0, 1), self.vocabulary.in_features
