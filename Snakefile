@@ -13,7 +13,7 @@ import sys
 from snakemake.exceptions import WorkflowError
 
 from lagvae_lib import paths
-from lagvae_lib.data import family, sources
+from lagvae_lib.data import sources
 from lagvae_lib.paper import plan
 
 # For a scheduler: memory in MB and minutes of one job, by kind of data; `paper` on a GPU. Table 3 has up to 65 hours.
@@ -27,18 +27,19 @@ NEEDS = {
 
 
 def run_of(wildcards):
-    """The run that a record's path names."""
-    return plan.Planned(wildcards.dataset, wildcards.method, wildcards.profile, int(wildcards.seed))
+    """The run that a record's path names, with the path of its data where they are the user's own."""
+    own = OWN.get(wildcards.dataset, {})
+    return plan.Planned(wildcards.dataset, wildcards.method, wildcards.profile, int(wildcards.seed), **own)
 
 
 def needs(index):
     """A resource of `NEEDS`."""
-    return lambda wildcards: NEEDS[family(wildcards.dataset)][wildcards.profile][index]
+    return lambda wildcards: NEEDS[run_of(wildcards).family][wildcards.profile][index]
 
 
 def gpus(wildcards):
     """Only the paper's models are large enough to want one."""
-    wanted = wildcards.profile == "paper" and family(wildcards.dataset) != "toy" and DEVICE != "cpu"
+    wanted = wildcards.profile == "paper" and run_of(wildcards).family != "toy" and DEVICE != "cpu"
     return int(wanted or DEVICE == "cuda")
 
 
@@ -48,6 +49,7 @@ try:
     RUNS, DEVICE = plan.configured(config)
 except (ValueError, sources.DataError) as error:
     raise WorkflowError(str(error))
+OWN = {run.dataset: {"path": run.path, "kind": run.kind} for run in RUNS if run.path}
 
 
 wildcard_constraints:

@@ -33,6 +33,12 @@ def with_label_column(dataset: str, column: str | None) -> str:
     return f"{dataset}+label_column={column}"
 
 
+def absolute_dataset(dataset: str) -> str:
+    """A path to the user's own data named from the root, for a process that runs elsewhere; a name as it is."""
+    path, column = split_label_column(dataset)
+    return with_label_column(str(absolute(path)), column) if is_file(dataset) else dataset
+
+
 def is_file(dataset: str) -> bool:
     """Whether a data set's name is a path to the user's own: it has a separator or a suffix, or such a file exists."""
     path = split_label_column(dataset)[0]

@@ -11,11 +11,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 if TYPE_CHECKING:
     import torch
-    from torch import Tensor
 
     from lagvae_lib.models.vae import Loss, Trainable
 
@@ -32,13 +31,15 @@ class Optimisers(NamedTuple):
 class Batch(NamedTuple):
     """What an outer iteration works on: the batch x, a way to draw further ones, the KL weight, and x's size in units.
 
-    units: what a loss is divided by when inner windows are compared; predicted words for text, images for images.
+    x: whatever the model's `loss` takes: a tensor, a tuple with lengths, a dict. units: what a loss is divided by when
+    inner windows are compared; predicted words for text, which vary from batch to batch. None: the examples, which are
+    as many as the losses.
     """
 
-    x: Tensor
-    draw: Callable[[], Tensor]
+    x: Any
+    draw: Callable[[], Any]
     kl_weight: float = 1.0
-    units: Callable[[Tensor], int] = len
+    units: Callable[[Any], int] | None = None
 
 
 @dataclass

@@ -3,11 +3,13 @@
 Usable from any training loop with any model that has `loss`, `encoder_parameters` and `decoder_parameters`
 (`lagvae_lib.models.vae.Trainable`):
 
-    algorithm = Aggressive()
+    algorithm, draw = Aggressive(), minibatches(loader)
     state = algorithm.begin()
     for x in loader:
-        algorithm.step(model, Batch(x, draw=random_minibatch), Optimisers(encoder_sgd, decoder_sgd), state)
-    algorithm.epoch_end(state, mi)     # mutual information on validation data
+        algorithm.step(model, Batch(x, draw), Optimisers(encoder_sgd, decoder_sgd), state)
+    algorithm.epoch_end(state, mutual_information(model, validation))
+
+A model, an optimiser or a batch with which the halves would not stand still raises `checks.BadModel` at the first step.
 """
 
 from __future__ import annotations
@@ -18,8 +20,8 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
-from lagvae_lib.errors import BadValue
-from lagvae_lib.inference import MAX_NORM, Batch, Optimisers, Step
+from lagvae_lib.errors import BadValue, Diverged
+from lagvae_lib.inference import MAX_NORM, Batch, Optimisers, Step, checks
 from lagvae_lib.inference.amortised import Amortised
 from lagvae_lib.inference.gradients import clip, means, share, zero_grad
 from lagvae_lib.models.holding import without_gradient, without_statistics
@@ -96,6 +98,7 @@ class Aggressive:
 
     def step(self, model: Trainable, batch: Batch, optimisers: Optimisers, state: dict) -> Step:
         """One outer iteration: lines 4-13 of Algorithm 1 while aggressive, a joint step (line 15) afterwards."""
+        checks.pair(optimisers)
         if not state["aggressive"]:
             return Amortised(self.max_norm).step(model, batch, optimisers, state)
         inner = self.inner_loop(model, batch, optimisers.encoder)
@@ -106,24 +109,28 @@ class Aggressive:
 
     def inner_loop(self, model: Trainable, batch: Batch, optimiser: torch.optim.Optimizer) -> InnerLoop:
         """Encoder steps until convergence, the first on the outer batch; theta stays as it is, bit for bit."""
-        encoder, decoder = list(model.encoder_parameters()), list(model.decoder_parameters())
+        encoder, decoder = checks.halves(model)
+        checks.serves(optimiser, encoder, "encoder", model)
         frozen = decoder if self.clip == "separate" else []
         window, previous = _Window(), None
         x, clipped = batch.x, 0
         with without_gradient(frozen), self._statistics(model, decoder):
             for step in range(1, (self.fixed_steps or self.max_steps) + 1):
-                loss = model.loss(x, batch.kl_weight).loss
+                loss = checks.loss_of(model, x, batch.kl_weight).loss
+                if step == 1:  # before anything has moved; later losses are looked at once a window
+                    checks.finite(loss, "on the outer batch")
                 zero_grad([*encoder, *decoder])
                 loss.mean().backward()
                 clipped = clipped + clip([*encoder, *decoder], self.max_norm)
                 optimiser.step()
-                window.add(loss.detach().sum(), batch.units(x))
+                window.add(loss.detach().sum(), batch.units(x) if batch.units else max(loss.numel(), 1))
                 if self.fixed_steps is None and step % self.window == 0:
                     current = window.close(spread=self.inner_test == "gain")
+                    checks.finite(current.mean, f"in inner step {step}")
                     if previous is not None and self._caught_up(previous, current):
                         break
                     previous = current
-                x = batch.draw()
+                x = checks.drawn(batch.draw)
         zero_grad([*encoder, *decoder])
         return InnerLoop(step, share(clipped, step))
 
@@ -135,11 +142,13 @@ class Aggressive:
 
     def decoder_step(self, model: Trainable, batch: Batch, optimiser: torch.optim.Optimizer) -> Step:
         """One decoder step on the outer batch; phi stays as it is, bit for bit."""
-        encoder, decoder = list(model.encoder_parameters()), list(model.decoder_parameters())
+        encoder, decoder = checks.halves(model)
+        checks.serves(optimiser, decoder, "decoder", model)
         frozen = encoder if self.clip == "separate" else []
         zero_grad([*encoder, *decoder])
         with without_gradient(frozen), self._statistics(model, encoder):
-            loss = model.loss(batch.x, batch.kl_weight)
+            loss = checks.loss_of(model, batch.x, batch.kl_weight)
+            checks.finite(loss.loss, "after the inner loop")
             loss.loss.mean().backward()
         clipped = clip([*encoder, *decoder], self.max_norm)
         optimiser.step()
@@ -158,8 +167,10 @@ class Aggressive:
             return state
         if self.stop_metric == "mi_large":
             if mi_large is None:
-                raise ValueError("stop_metric mi_large needs the MI over all validation examples")
+                raise BadValue("stop_metric mi_large needs the MI over all validation examples")
             mi = mi_large
+        if math.isnan(mi):  # no comparison would be true, and the stage would never end
+            raise Diverged("the mutual information is nan, and decides when the aggressive stage ends")
         reference, below = state["reference_mi"], state["epochs_below"]
         below += mi < reference
         if self.stop_reference == "previous" or mi > reference:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from lagvae_lib.config.methods import find, for_family
 from lagvae_lib.config.profiles import PROFILES, TABLE, device_named, resolve
-from lagvae_lib.data import family, resolve_name
+from lagvae_lib.data import absolute_dataset, family, is_file, resolve_name
 from lagvae_lib.errors import BadValue
 from lagvae_lib.names import choose
 from lagvae_lib.paper import published
@@ -36,26 +36,38 @@ SMALLER = {name: f"{name}+steps=5+max_epochs=15" for name in ("sa-vae", "sa-vae-
 
 @dataclass(frozen=True)
 class Planned:
-    """One run to be made: data set x method x profile x seed, under the names that its record has."""
+    """One run to be made: data set x method x profile x seed, under the names that its record has.
+
+    path: of a user's own data, whose name is made from their content. kind: one of `data.FAMILIES`.
+    """
 
     dataset: str
     method: str
     profile: str
     seed: int
+    path: str = ""
+    kind: str = ""
 
     @property
     def notebook(self) -> str:
         """The file in `notebooks/` that trains this run."""
-        return NOTEBOOKS[family(self.dataset)]
+        return NOTEBOOKS[self.family]
+
+    @property
+    def family(self) -> str:
+        """Which kind of data the run is on; the name of a user's own data does not tell."""
+        return self.kind or family(self.dataset)
 
     @property
     def record(self) -> Path:
         """The file whose presence means that the run is finished."""
-        return folder_of(resolve(self.dataset, self.method, self.profile, self.seed)) / "metrics.json"
+        return folder_of(resolve(self.dataset, self.method, self.profile, self.seed, self.family)) / "metrics.json"
 
     @property
     def tables(self) -> tuple[str, ...]:
         """Where in the paper the run belongs; methods that came after it stand beside."""
+        if self.path:
+            return ()
         paper, base = published.counterpart(self.dataset), self.method.split("+")[0]
         if paper is None:
             return (TOY,) if self.method in PAIR else (BESIDE,)
@@ -75,9 +87,15 @@ def plan(
     """All runs of a sweep in order, or those of some data sets, methods and seeds (none given: all).
 
     The toy fits any machine, so a `scaled` sweep makes it at the paper's scale. Raises `UnknownName` for a name that
-    the plan does not have, and ValueError for a combination that it does not have.
+    the plan does not have, and BadValue for a combination that it does not have. A path to data of the user's own
+    stands for runs that belong to no table.
     """
     choose(profile, PROFILES, "profile")
+    datasets, methods, seeds = list(datasets), list(methods), list(seeds)
+    own = [run for path in datasets if is_file(path) for run in _own(path, profile, methods, seeds)]
+    datasets = [name for name in datasets if not is_file(name)]
+    if own and not datasets:
+        return own
     runs = list(dict.fromkeys(_all(profile)))
     wanted = {
         "dataset": {resolve_name(name, profile) for name in datasets},
@@ -92,7 +110,21 @@ def plan(
     if not found:
         asked = "; ".join(f"{field} {', '.join(map(str, sorted(v)))}" for field, v in wanted.items() if v)
         raise BadValue(f"the plan of profile {profile} has these, but no run of all of them together: {asked}")
-    return found
+    return own + found
+
+
+def _own(path: str, profile: str, methods: Sequence[str], seeds: Sequence[int]) -> Iterator[Planned]:
+    """Runs on a user's own data: the paper's five methods with seed 0, unless methods and seeds are given."""
+    from lagvae_lib.runs.train import prepared  # PyTorch, which a plan of named data is made without
+
+    for seed in seeds or (0,):
+        for method in map(_own_name, methods or FIVE):
+            config, data = prepared(path, _affordable(method, profile), profile, seed)
+            yield Planned(data.name, config.method.name, profile, seed, absolute_dataset(path), data.family)
+
+
+def _own_name(method: str) -> str:
+    return find(method).name
 
 
 def _all(profile: str) -> Iterator[Planned]:
@@ -164,7 +196,9 @@ def at_hand(runs: Iterable[Planned]) -> list[Planned]:
 
     runs, names = list(runs), {}
     for run in runs:
-        if (run.dataset, run.profile) not in names:
+        if run.path:  # loaded when it was planned, which its name is from
+            names[run.dataset, run.profile] = run.dataset
+        elif (run.dataset, run.profile) not in names:
             settings = resolve(run.dataset, run.method, run.profile, run.seed).data
             names[run.dataset, run.profile] = load(run.dataset, settings, profile=run.profile).name
     return list(dict.fromkeys(replace(run, dataset=names[run.dataset, run.profile]) for run in runs))
@@ -173,9 +207,9 @@ def at_hand(runs: Iterable[Planned]) -> list[Planned]:
 def parameters(run: Planned, device: str = "auto") -> list[str]:
     """What papermill is told: `-r` for text, `-p` for numbers."""
     text = {"methods": run.method, "profile": run.profile, "device": device}
-    if family(run.dataset) == "toy":  # its notebook compares over seeds, and has one data set
+    if run.family == "toy":  # its notebook compares over seeds, and has one data set
         return _options("-r", text | {"seeds": run.seed})
-    return _options("-r", text | {"dataset": run.dataset}) + _options("-p", {"seed": run.seed})
+    return _options("-r", text | {"dataset": run.path or run.dataset}) + _options("-p", {"seed": run.seed})
 
 
 def _options(flag: str, values: dict) -> list[str]:

@@ -1,0 +1,67 @@
+"""What a training loop of one's own needs beside Algorithm 1: further minibatches, and the mutual information."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
+
+import torch
+
+from lagvae_lib.inference.checks import BadModel
+from lagvae_lib.metrics.mutual_information import paper_estimate
+
+
+def minibatches(loader: Iterable) -> Callable[[], Any]:
+    """A way to draw batches without end, for `Batch(x, draw=...)`.
+
+    loader: a DataLoader, which is gone through again and again (shuffle it), or a list of batches, of which one is
+    chosen at random each time. What a batch is does not matter. Raises BadModel where there is nothing to draw.
+    """
+    if isinstance(loader, Sequence):
+        if not loader:
+            raise BadModel("minibatches() was given an empty list")
+        return lambda: loader[int(torch.randint(len(loader), ()))]
+    stream = _forever(loader)
+    return lambda: next(stream)
+
+
+def _forever(loader: Iterable) -> Iterator:
+    while True:
+        batch = stop = object()
+        for batch in loader:
+            yield batch
+        if batch is stop:
+            raise BadModel(
+                "minibatches() needs what can be gone through again, a DataLoader or a list: it is at its end"
+            )
+
+
+@torch.no_grad()
+def mutual_information(model, batches: Iterable, generator: torch.Generator | None = None) -> float:
+    """The paper's estimate of I_q(x; z), nats per example, which `Aggressive.epoch_end` compares from epoch to epoch.
+
+    model: has `encode(x)`, which gives mu and logvar of q(z|x), [batch, nz] each, as a pair or as attributes. It is
+    evaluated in evaluation mode and left in the mode that it was in. batches: of validation data, always the same.
+    At collapse the estimate is noise around 0, and negative half of the time; it cannot pass the log of the batch size.
+    Raises BadModel for a model without `encode`, or for no batches.
+    """
+    if not callable(getattr(model, "encode", None)):
+        raise BadModel(
+            f"{type(model).__name__} has no encode(x); let it return mu and logvar of q(z|x), [batch, nz] each"
+        )
+    training = getattr(model, "training", False)
+    if training:
+        model.eval()
+    try:
+        pairs = [_moments(model.encode(x)) for x in batches]
+    finally:
+        if training:
+            model.train()
+    if not pairs:
+        raise BadModel("mutual_information() was given no batches; a loader that is at its end cannot be used again")
+    mu, logvar = (torch.cat(parts) for parts in zip(*pairs, strict=True))
+    generator = generator or torch.Generator().manual_seed(0)  # training's own random numbers stay what they are
+    return paper_estimate(mu, logvar, [len(part) for part, _ in pairs], generator)
+
+
+def _moments(q) -> tuple[torch.Tensor, torch.Tensor]:
+    mu, logvar = (q.mu, q.logvar) if hasattr(q, "mu") else q
+    return mu, logvar
