@@ -18,7 +18,7 @@ FLOORS = (
     ("data", "objectives", "schedule"),
     ("models",),
     ("sampling", "inference", "metrics"),
-    ("training",),
+    ("training", "own"),
     ("config",),
     ("runs",),
     ("plots",),

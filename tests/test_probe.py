@@ -1,9 +1,15 @@
-"""The linear probe against cases whose information is known."""
+"""The linear probe against cases whose information is known, and what a run on labelled data records for it."""
+
+from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 
 from lagvae_lib.metrics.probe import linear_probe
+from lagvae_lib.plots.codes import codes_by_label
+from lagvae_lib.runs import train
+from tests.tiny import tiny_config, tiny_data
 
 
 def test_labels_that_the_means_do_not_know_are_not_read():
@@ -36,3 +42,18 @@ def test_two_gaussians_give_the_information_between_them():
 def test_too_few_labels_are_refused(labels):
     with pytest.raises(ValueError, match="two labels with at least 5 examples each"):
         linear_probe(np.zeros((50, 2)), labels)
+
+
+def test_a_run_on_labelled_data_records_its_codes_in_the_labels_order(tmp_path, monkeypatch):
+    monkeypatch.setenv("LAGVAE_RESULTS", str(tmp_path))
+    data = tiny_data()
+    labels = {split: [i % 2 for i in range(getattr(data, split).examples)] for split in ("train", "valid", "test")}
+    data, config = replace(data, labels=labels), tiny_config("vae")
+    run = train.run(config, data)
+    assert run.codes["labels"].tolist() == [i % 2 for batch in data.test.members for i in batch]
+    model = train.trained_model(config, data)
+    means = torch.cat([model.encode(x).mu for x in data.test]).detach()
+    np.testing.assert_allclose(run.codes["means"], means, atol=2e-3)  # both in half precision
+    assert not train.run(tiny_config("autoregressive"), data).codes
+    assert "nats" in codes_by_label({"VAE": run}).axes[0].get_title()
+    assert not codes_by_label({}).axes[0].get_title()

@@ -53,6 +53,15 @@ class Data:
     labels: dict[str, list] | None = None
 
     @property
+    def test_labels(self) -> list | None:
+        """The labels of the test examples, in the order in which the test batches have them; None without labels."""
+        if self.labels is None:
+            return None
+        members = getattr(self.test, "members", None)  # text is batched by length, images are in their own order
+        labels = self.labels["test"]
+        return list(labels) if members is None else [labels[i] for batch in members for i in batch]
+
+    @property
     def family(self) -> str:
         """Which kind of data this is, one of `data.FAMILIES`; a name such as `mine-0123abcd` does not tell."""
         return "images" if self.vocab is None else "text" if self.fresh is None else "toy"

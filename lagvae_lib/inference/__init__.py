@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 if TYPE_CHECKING:
     import torch
+    from torch import Tensor
 
     from lagvae_lib.models.vae import Loss, Trainable
 

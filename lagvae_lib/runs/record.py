@@ -1,7 +1,8 @@
 """What a run is, where its record lies, and how it is read; without PyTorch, so that tables and plots start fast.
 
     results/runs/<profile>/<data set>/<method>/seed<k>/
-        config.json   history.csv   metrics.json   dynamics.csv   points.npz (toy)     committed
+        config.json   history.csv   metrics.json   dynamics.csv                         committed
+        points.npz (the toy's posterior means)   codes.npz (labelled data: those of the test set)   committed
         weights.safetensors                                    committed for the runs that notebooks sample from
         checkpoint.pt                                                                   not committed
 
@@ -53,6 +54,7 @@ class Run:
     history: pd.DataFrame
     dynamics: pd.DataFrame
     points: dict[str, np.ndarray]
+    codes: dict[str, np.ndarray] = field(default_factory=dict)
 
     @property
     def family(self) -> str:
@@ -94,7 +96,6 @@ NEEDED = ("dataset", "method", "profile", "seed", "nll", "elbo", "kl", "mi", "au
 
 
 def _read(folder: Path) -> Run:
-    points = folder / "points.npz"
     dynamics = folder / "dynamics.csv"
     return Run(
         folder,
@@ -102,8 +103,13 @@ def _read(folder: Path) -> Run:
         _object(folder / "metrics.json"),
         pd.read_csv(folder / "history.csv"),
         pd.read_csv(dynamics) if dynamics.exists() else pd.DataFrame(),
-        dict(np.load(points, allow_pickle=False)) if points.exists() else {},
+        _arrays(folder / "points.npz"),
+        _arrays(folder / "codes.npz"),
     )
+
+
+def _arrays(path: Path) -> dict[str, np.ndarray]:
+    return dict(np.load(path, allow_pickle=False)) if path.exists() else {}
 
 
 def _object(path: Path) -> dict:

@@ -25,7 +25,7 @@ from lagvae_lib.data import resolve_name
 from lagvae_lib.data.loading import Data
 from lagvae_lib.data.loading import load as load_data
 from lagvae_lib.errors import Diverged
-from lagvae_lib.metrics.evaluate import IW_SAMPLES, evaluate
+from lagvae_lib.metrics.evaluate import IW_SAMPLES, encode, evaluate
 from lagvae_lib.numerics import describe, numerics
 from lagvae_lib.runs.observe import observer
 from lagvae_lib.runs.record import AGAIN, BadCheckpoint, BadRecord, Run, RunBusy, as_json, auto_profile, folder_of, load
@@ -208,6 +208,8 @@ def _finish(folder: Path, config: Config, data: Data, trainer: Trainer, device: 
     seconds["test"], cpu["test"] = time.perf_counter() - start[0], time.process_time() - start[1]
     atomic.write_text(folder / "history.csv", pd.DataFrame(trainer.state.history).round(6).to_csv(index=False))
     _write_observations(folder, trainer.state.observations)
+    if data.labels is not None and config.method.model != "autoregressive":
+        _write_codes(folder, trainer.evaluated, data, device)
     half = {
         name: (value.half() if value.is_floating_point() else value).contiguous()
         for name, value in trainer.model.state_dict().items()
@@ -229,6 +231,14 @@ def _fresh(config: Config, data: Data, model, device: str, samples: list[int]) -
     """The toy again on lines that nothing was fitted to or selected on."""
     values = evaluate(model, data.fresh.to(device), noise(config.seed, FINAL, 1), samples)
     return {"fresh": {key: values[key] for key in ("nll", "elbo", "kl", "mi", "nll_standard_error") if key in values}}
+
+
+@torch.no_grad()
+def _write_codes(folder: Path, model, data: Data, device: str) -> None:
+    """codes.npz: the test set's posterior means in half precision, and the labels that the model never saw."""
+    q, _ = encode(model, data.test.to(device))
+    with atomic.replace_with(folder / "codes.npz") as temporary, open(temporary, "wb") as f:
+        np.savez_compressed(f, means=q.mu.half().cpu().numpy(), labels=np.asarray(data.test_labels))
 
 
 def _write_observations(folder: Path, observations: list[dict]) -> None:
