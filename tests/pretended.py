@@ -45,6 +45,13 @@ class Pretended(torch.Tensor):
     def __repr__(self):
         return f"Pretended({self.inner})"
 
+    @property
+    def is_meta(self):
+        return False
+
+    def tolist(self):
+        return self.inner.tolist()
+
     def __deepcopy__(self, memo):
         return Pretended(self.inner.clone()).requires_grad_(self.requires_grad)
 
@@ -57,8 +64,12 @@ def inner(value):
     return value.inner if isinstance(value, Pretended) else value
 
 
+def shapes(tensors) -> list[tuple]:
+    return [tuple(tensor.shape) for tensor in tensors]
+
+
 def is_gpu(device) -> bool:
-    return device is not None and torch.device(device).type == "cuda"
+    return torch.device(device).type in ("cuda", "meta")  # what C++ asks a `Pretended` for is "meta"
 
 
 def dispatch(func, args, kwargs):
@@ -70,7 +81,7 @@ def dispatch(func, args, kwargs):
     if func is torch.ops.aten._local_scalar_dense.default:
         return func(*tree_map(inner, args))
     if there and here and func not in MOVES and "index" not in func.__name__:
-        raise RuntimeError(f"{func}: tensors on cuda:0 and on cpu, {[tuple(t.shape) for t in tensors]}")
+        raise RuntimeError(f"{func}: tensors on cuda:0 and on cpu, shapes here {shapes(here)}, there {shapes(there)}")
     moved = is_gpu(device) if device is not None else bool(there)
     if func is torch.ops.aten.copy_.default:
         moved = isinstance(args[0], Pretended)
