@@ -130,7 +130,9 @@ def from_array(path: Path) -> Tensor:
         raise DataError(f"{path} holds values of type {values.dtype}; grey values are numbers")
     if values.dtype != np.uint8:
         with np.errstate(over="ignore"):  # what is too large becomes infinite, and is refused as such
-            values = values.astype(np.float32)  # torch knows neither other byte orders nor long doubles
+            values = values.astype(
+                np.int64 if values.dtype.kind in "iu" else np.float32
+            )  # torch knows neither other byte orders nor long doubles
     return square(torch.from_numpy(values), str(path))
 
 
@@ -167,7 +169,7 @@ def _idx(path: Path) -> np.ndarray:
     try:
         with _opened(path) as f:
             count, height, width = np.frombuffer(f.read(16)[4:], dtype=">u4").tolist()
-            return np.frombuffer(f.read(), dtype=np.uint8).reshape(count, height, width)
+            return np.frombuffer(f.read(), dtype=np.uint8).reshape(count, height, width).copy()
     except DAMAGE as error:
         raise DataError(f"{path} is cut short or damaged ({error}); replace it by the right one") from None
 
