@@ -7,8 +7,9 @@ import sys
 from contextlib import suppress
 
 from lagvae_lib import paths
+from lagvae_lib.config.machine import choose_device
 from lagvae_lib.config.methods import METHODS, label
-from lagvae_lib.config.profiles import PROFILES, choose_device
+from lagvae_lib.config.profiles import PROFILES
 from lagvae_lib.data import NAMES, with_label_column
 from lagvae_lib.errors import UserError
 from lagvae_lib.names import choose

@@ -11,8 +11,8 @@ import torch
 from lagvae_lib import data
 from lagvae_lib.__main__ import main
 from lagvae_lib.config import profiles
+from lagvae_lib.config.machine import choose_device
 from lagvae_lib.config.methods import METHODS, find
-from lagvae_lib.config.profiles import choose_device
 from lagvae_lib.data import loading
 from lagvae_lib.data.sources import MissingData
 from lagvae_lib.inference.aggressive import Aggressive

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from lagvae_lib.config.profiles import choose_device
+from lagvae_lib.config.machine import choose_device
 from lagvae_lib.data import loading
 from lagvae_lib.inference.semi_amortised import SemiAmortised
 from lagvae_lib.runs import train, trajectory

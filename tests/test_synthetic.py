@@ -7,6 +7,7 @@ import math
 import pytest
 import torch
 
+from lagvae_lib.data import oracle as oracle_module
 from lagvae_lib.data import synthetic
 from lagvae_lib.paths import mirror_dir
 
@@ -57,7 +58,7 @@ def test_words_follow_log_prob():
 
 
 def test_prior_integrates_to_one(generator):
-    z = synthetic._centres(130, 6.5)
+    z = oracle_module._centres(130, 6.5)
     assert generator.prior_log_prob(z).exp().sum().item() * 0.1**2 == pytest.approx(1 - 6.8e-6, abs=1e-6)
 
 
@@ -106,15 +107,17 @@ def test_fresh_lines_refuse_the_generators_own_seed():
 def test_quadrature_against_a_uniform_grid(generator, lines):
     """The adaptive rule against the plain one at step 0.1 on the whole square, itself good to about 2e-3."""
     x = lines[16_000:16_001]
-    z = synthetic._centres(130, 6.5)
+    z = oracle_module._centres(130, 6.5)
     joint = generator.log_prob(x, z.expand(1, -1, 2)).double() + generator.prior_log_prob(z)
-    exact = synthetic.oracle(x, generator=generator)
+    exact = oracle_module.oracle(x, generator=generator)
     torch.testing.assert_close(exact.log_px, joint.logsumexp(1) + 2 * math.log(0.1), rtol=0, atol=5e-3)
 
 
 def test_quadrature_against_a_finer_rule(generator, lines):
-    fine = synthetic.Quadrature(cells=40, min_levels=3, depth=12.0, tolerance=1e-4)
-    usual, better = (synthetic.oracle(lines[16_003:16_005], rule, generator) for rule in (synthetic.Quadrature(), fine))
+    fine = oracle_module.Quadrature(cells=40, min_levels=3, depth=12.0, tolerance=1e-4)
+    usual, better = (
+        oracle_module.oracle(lines[16_003:16_005], rule, generator) for rule in (oracle_module.Quadrature(), fine)
+    )
     torch.testing.assert_close(usual.log_px, better.log_px, rtol=0, atol=1e-3)
     torch.testing.assert_close(usual.kl, better.kl, rtol=0, atol=1e-2)
 
@@ -146,15 +149,15 @@ def _prior_sample(n, stream):
 def test_quadrature_against_importance_sampling(generator, lines):
     x = lines[16_010:16_014]
     estimate, error = _importance_estimate(generator, x, torch.Generator().manual_seed(0))
-    exact = synthetic.oracle(x, generator=generator).log_px
+    exact = oracle_module.oracle(x, generator=generator).log_px
     assert (error < 0.1).all()
     assert ((estimate - exact).abs() < 4 * error + 1e-3).all()
 
 
 def test_an_unsettled_line_is_an_error(generator, lines):
-    rule = synthetic.Quadrature(cells=4, min_levels=1, max_levels=1)
+    rule = oracle_module.Quadrature(cells=4, min_levels=1, max_levels=1)
     with pytest.raises(ArithmeticError, match="still move"):
-        synthetic.oracle(lines[:2], rule, generator)
+        oracle_module.oracle(lines[:2], rule, generator)
 
 
 def test_corpus_is_cached_and_regenerated_when_damaged(cache, monkeypatch):
@@ -197,10 +200,10 @@ def test_malformed_lines_are_seen(bad):
 def test_oracle_record_round_trip(cache, tmp_path, monkeypatch):
     synthetic.synthetic_corpus()
     values = torch.tensor([-30.123456, -28.5], dtype=torch.float64)
-    exact = synthetic.Oracle(values, torch.tensor([4.0, 4.5], dtype=torch.float64), torch.tensor([2, 3]))
-    monkeypatch.setattr(synthetic, "oracle", lambda *_: exact)
-    path = synthetic.write_oracle(tmp_path / "o.json")
-    record = synthetic.read_oracle(path)
+    exact = oracle_module.Oracle(values, torch.tensor([4.0, 4.5], dtype=torch.float64), torch.tensor([2, 3]))
+    monkeypatch.setattr(oracle_module, "oracle", lambda *_: exact)
+    path = oracle_module.write_oracle(tmp_path / "o.json")
+    record = oracle_module.read_oracle(path)
     assert record == json.loads(path.read_text())
     assert record["test"]["log_px"] == [-30.1235, -28.5]
     assert record["test"]["nll"] == pytest.approx(29.311728)
@@ -210,25 +213,25 @@ def test_oracle_record_round_trip(cache, tmp_path, monkeypatch):
 
 def test_a_missing_record_names_its_remedy(tmp_path):
     with pytest.raises(FileNotFoundError, match="write_oracle"):
-        synthetic.read_oracle(tmp_path / "none.json")
+        oracle_module.read_oracle(tmp_path / "none.json")
 
 
 def test_results_elsewhere_without_a_record_have_the_repositorys(tmp_path, monkeypatch):
-    stored = synthetic.read_oracle(synthetic.ROOT / "results/oracle/synthetic.json")
+    stored = oracle_module.read_oracle(synthetic.ROOT / "results/oracle/synthetic.json")
     monkeypatch.setenv("LAGVAE_RESULTS", str(tmp_path))
-    assert synthetic.read_oracle() == stored
-    synthetic.oracle_path().parent.mkdir()
-    synthetic.oracle_path().write_text('{"of": "these results"}')
-    assert synthetic.read_oracle() == {"of": "these results"}
+    assert oracle_module.read_oracle() == stored
+    oracle_module.oracle_path().parent.mkdir()
+    oracle_module.oracle_path().write_text('{"of": "these results"}')
+    assert oracle_module.read_oracle() == {"of": "these results"}
 
 
 def test_stored_oracle(generator, cache):
     """The stored record belongs to these data, matches values found independently, and is recomputed in part."""
-    record = synthetic.read_oracle()
+    record = oracle_module.read_oracle()
     corpus = synthetic.synthetic_corpus()
     assert record["data_sha256"] == corpus.sha256
     first = torch.tensor(record["test"]["log_px"][:1000])
     assert -first.mean().item() == pytest.approx(30.81, abs=0.24)
     assert torch.tensor(record["test"]["kl_per_line"][:1000]).mean().item() == pytest.approx(4.14, abs=0.03)
-    again = synthetic.oracle(corpus.test[:4], generator=generator).log_px
+    again = oracle_module.oracle(corpus.test[:4], generator=generator).log_px
     torch.testing.assert_close(again.float(), first[:4], rtol=0, atol=1e-3)

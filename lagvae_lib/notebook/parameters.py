@@ -8,8 +8,9 @@ papermill passes unknown names and wrong types without a word, so every notebook
 
 from dataclasses import dataclass
 
+from lagvae_lib.config.machine import check_seed, choose_device
 from lagvae_lib.config.methods import METHODS, find
-from lagvae_lib.config.profiles import PROFILES, check_seed, choose_device
+from lagvae_lib.config.profiles import PROFILES
 from lagvae_lib.data import resolve_name
 from lagvae_lib.errors import UserError
 from lagvae_lib.names import choose

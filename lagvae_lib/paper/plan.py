@@ -11,8 +11,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from lagvae_lib.config.machine import device_named
 from lagvae_lib.config.methods import find, for_family
-from lagvae_lib.config.profiles import PROFILES, TABLE, device_named, resolve
+from lagvae_lib.config.profiles import PROFILES, TABLE, resolve
 from lagvae_lib.data import absolute_dataset, family, is_file, resolve_name
 from lagvae_lib.errors import BadValue
 from lagvae_lib.names import choose

@@ -205,7 +205,7 @@ def _lines(axis: Axes, runs: Runs, values: dict[str, list]) -> None:
 def likelihood(runs: Runs, oracle: dict) -> Figure:
     """NLL of every run beside the oracle's, on selection and on fresh lines, and the second method minus the first.
 
-    oracle: what `lagvae_lib.data.synthetic.read_oracle` gives. Bars are standard errors over lines, which all runs
+    oracle: what `lagvae_lib.data.oracle.read_oracle` gives. Bars are standard errors over lines, which all runs
     share; the right panel's differences are between runs of one seed on one set of lines.
     """
     figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4), width_ratios=(3, 2))

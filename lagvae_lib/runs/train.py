@@ -20,7 +20,8 @@ from safetensors.torch import save as safetensors
 
 from lagvae_lib import atomic, paths
 from lagvae_lib.config.build import build_model
-from lagvae_lib.config.profiles import Config, choose_device, resolve
+from lagvae_lib.config.machine import choose_device
+from lagvae_lib.config.profiles import Config, resolve
 from lagvae_lib.data import resolve_name
 from lagvae_lib.data.loading import Data
 from lagvae_lib.data.loading import load as load_data
