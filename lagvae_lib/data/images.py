@@ -113,7 +113,7 @@ class ImageBatches:
 
     def __iter__(self) -> Iterator[Tensor]:
         for handle in self._cut(list(range(len(self.grey)))):
-            yield self._as_input(self.fixed[handle])
+            yield self._as_input(self.fixed[self._index(handle)])
 
     @property
     def fixed(self) -> Tensor:
@@ -129,7 +129,7 @@ class ImageBatches:
 
     def get(self, handle: list[int], generator: torch.Generator) -> Tensor:
         """The batch of those images, [B, 1, H, W]."""
-        return self._as_input(self._binarised(handle, self._own(generator)))
+        return self._as_input(self._binarised(self._index(handle), self._own(generator)))
 
     def draw(self, generator: torch.Generator) -> Tensor:
         """An inner batch: `batch_size` images, none twice."""
@@ -137,7 +137,10 @@ class ImageBatches:
         chosen = torch.randperm(len(self.grey), generator=own, device=self.grey.device)[: self.batch_size]
         return self._as_input(self._binarised(chosen, own))
 
-    def _binarised(self, chosen: Tensor | list[int], own: torch.Generator) -> Tensor:
+    def _index(self, handle: list[int]) -> Tensor:
+        return torch.tensor(handle).to(self.grey.device)
+
+    def _binarised(self, chosen: Tensor, own: torch.Generator) -> Tensor:
         if self.once:
             return self.fixed[chosen]
         grey = self.grey[chosen]
