@@ -11,6 +11,7 @@
 import hashlib
 import json
 import re
+import zlib
 from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
 from zipfile import BadZipFile
@@ -65,7 +66,7 @@ def load(folder: Path) -> Run:
         run = _read(folder)
     except FileNotFoundError:
         raise
-    except (ValueError, OSError, BadZipFile) as error:
+    except (ValueError, TypeError, KeyError, OSError, EOFError, BadZipFile, zlib.error) as error:
         raise BadRecord(f"the record in {folder} is damaged ({type(error).__name__}); {AGAIN}") from None
     missing = [name for name in NEEDED if name not in run.metrics]
     if missing or not {"dataset", "method", "model"} <= set(run.config):
