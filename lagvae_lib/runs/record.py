@@ -13,6 +13,7 @@ import hashlib
 import json
 import os
 import re
+import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
@@ -84,7 +85,7 @@ def load(folder: Path) -> Run:
         run = _read(folder)
     except FileNotFoundError:
         raise
-    except (ValueError, OSError, BadZipFile) as error:
+    except (ValueError, TypeError, KeyError, OSError, EOFError, BadZipFile, zlib.error) as error:
         raise BadRecord(f"the record in {folder} is damaged ({type(error).__name__}); {AGAIN}") from None
     missing = [name for name in NEEDED if name not in run.metrics]
     if missing or not {"dataset", "method", "model"} <= set(run.config):

@@ -1,0 +1,157 @@
+"""The command line: one line and status 2 for whatever the user can mend, and a run that can go on afterwards."""
+
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from lagvae_lib import __main__, atomic
+from lagvae_lib.__main__ import main
+from tests.test_own_data import lines, write
+
+pytestmark = pytest.mark.usefixtures("own_folders")
+
+
+@pytest.fixture
+def notes(tmp_path):
+    return write(tmp_path / "notes.txt", lines(60))
+
+
+def one_line(capsys, *arguments):
+    """The line that a command ends with; its status is 2."""
+    assert main(list(arguments)) == 2
+    last = capsys.readouterr().err.strip().splitlines()[-1]
+    assert last.startswith("error: ")
+    return last
+
+
+def process(*arguments, **environment):
+    command = [sys.executable, "-m", "lagvae_lib", *arguments]
+    return subprocess.run(command, capture_output=True, env=os.environ | environment, timeout=300)
+
+
+def folder(results, name="notes"):
+    return next(results.glob(f"runs/smoke/{name}-*/vae/seed0"))
+
+
+def test_a_run_says_what_the_data_are_and_ends_with_its_numbers(notes, capsys):
+    assert main(["run", notes, "vae,autoregressive", "--profile", "smoke"]) == 0
+    shown = capsys.readouterr()
+    assert "train 48, valid 6, test 6" in shown.err and "0 of 60 documents repeat" in shown.err
+    assert [line.split(":")[0] for line in shown.out.splitlines() if "nll" in line] == ["vae", "autoregressive"]
+    assert shown.err.count("documents repeat") == 1  # loaded, and said, once for both
+
+
+def test_a_diverged_loss_names_a_lower_rate(capsys):
+    said = one_line(capsys, "run", "grammar", "vae+lr=1000000", "--profile", "smoke")
+    assert "the loss is nan at iteration" in said and said.endswith("such as vae+lr=100000")
+    assert "'nan' is not a finite number" in one_line(capsys, "run", "grammar", "vae+lr=nan", "--profile", "smoke")
+
+
+def test_seeds_that_no_table_reads_are_refused(capsys):
+    assert "seeds must be 0 or more" in one_line(capsys, "run", "grammar", "vae", "--profile", "smoke", "--seed", "-1")
+
+
+def test_a_damaged_checkpoint_record_or_weights(notes, capsys, own_folders):
+    assert main(["run", notes, "vae", "--profile", "smoke"]) == 0
+    run = folder(own_folders / "results")
+    kept = {file.name: file.read_bytes() for file in run.iterdir() if file.is_file()}
+    for name in ("metrics.json", "config.json", "history.csv"):
+        (run / name).write_bytes(b"\xff{")
+        assert "delete that folder" in one_line(capsys, "run", notes, "vae", "--profile", "smoke")
+        (run / name).write_bytes(kept[name])
+    (run / "metrics.json").write_text("{}")
+    assert "lacks dataset, method" in one_line(capsys, "run", notes, "vae", "--profile", "smoke")
+    (run / "metrics.json").write_bytes(kept["metrics.json"])
+    (run / "weights.safetensors").write_bytes(b"no weights")
+    assert "weights.safetensors is damaged" in one_line(capsys, "ais", notes, "vae", "--profile", "smoke")
+    (run / "metrics.json").unlink()
+    (run / "checkpoint.pt").write_bytes(os.urandom(500))
+    said = one_line(capsys, "run", notes, "vae", "--profile", "smoke")
+    assert "checkpoint.pt cannot be resumed" in said and "weights_only" not in said
+    (run / "checkpoint.pt").unlink()
+    assert main(["run", notes, "vae", "--profile", "smoke"]) == 0
+    again, before = (json.loads(text) for text in ((run / "metrics.json").read_text(), kept["metrics.json"]))
+    assert again["nll"] == before["nll"]
+
+
+def test_a_full_disk_ends_in_one_line_and_the_run_goes_on_afterwards(notes, own_folders):
+    script = f"ulimit -f 20; exec {sys.executable} -m lagvae_lib run {notes} vae --profile smoke"
+    done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    assert done.stderr.splitlines()[-1].endswith("make room, and give the same command again to go on")
+    assert not list(own_folders.rglob("*.tmp"))
+    assert main(["run", notes, "vae", "--profile", "smoke"]) == 0
+
+
+def test_results_that_cannot_be_written_name_the_way_out(notes, capsys, monkeypatch):
+    monkeypatch.setenv("LAGVAE_RESULTS", "/proc/nowhere")
+    said = one_line(capsys, "run", notes, "vae", "--profile", "smoke")
+    assert said.startswith("error: /proc/nowhere")
+
+
+def test_the_toy_needs_no_file(monkeypatch, capsys):
+    """On a read-only data folder it is generated each time."""
+    from lagvae_lib.data import synthetic
+
+    def refuse(path, text):
+        raise OSError(30, "Read-only file system", str(path))
+
+    monkeypatch.setattr(synthetic, "write_text", refuse)
+    monkeypatch.setattr(synthetic, "generate", lambda: synthetic.torch.zeros(synthetic.PAPER.lines, 10).long())
+    assert len(synthetic.synthetic_corpus().train) == 16_000
+
+
+@pytest.mark.parametrize("encoding", ["cp1252", "ascii", "latin-1"])
+def test_methods_are_listed_in_any_encoding(encoding):
+    done = process("methods", PYTHONIOENCODING=encoding)
+    assert done.returncode == 0
+    assert len(done.stdout.splitlines()) == len(__main__.METHODS)
+
+
+def test_a_closed_or_a_full_output():
+    for target, status in (("| head -n 1 >/dev/null; exit ${PIPESTATUS[0]}", 0), (">/dev/full", 2), (">&-", 0)):
+        done = subprocess.run(
+            ["bash", "-c", f"{sys.executable} -m lagvae_lib methods {target}"],
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+        assert done.returncode == status, (target, done.stderr)
+        assert "Traceback" not in done.stderr and "Exception" not in done.stderr
+
+
+def test_a_fault_of_the_code_keeps_its_traceback(monkeypatch):
+    def broken(args):
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr(__main__, "_methods", broken)
+    with pytest.raises(RuntimeError, match="a bug"):
+        main(["methods"])
+
+
+def test_installed_without_a_checkout_tables_are_written_without_a_readme(monkeypatch, own_folders, capsys):
+    from lagvae_lib import paths
+    from lagvae_lib.paper import report
+
+    monkeypatch.setattr(paths, "CHECKOUT", False)
+    monkeypatch.setattr(report, "write", lambda records: [own_folders / "results" / "tables" / "x.csv"])
+    assert main(["tables", "--profile", "smoke"]) == 0
+
+
+def test_an_oserror_names_the_file_that_was_asked_for(tmp_path):
+    with pytest.raises(OSError) as error:
+        atomic.write_bytes(tmp_path / ("x" * 300), b"")
+    assert error.value.filename.endswith("x" * 300)
+
+
+def test_own_images_from_the_command_line(tmp_path, capsys):
+    from tests.test_own_data import drawings
+
+    np.save(tmp_path / "mine.npy", drawings(40))
+    assert "'cnn-vae' is for toy and text" in one_line(
+        capsys, "run", str(tmp_path / "mine.npy"), "cnn-vae", "--profile", "smoke"
+    )

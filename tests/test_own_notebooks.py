@@ -1,0 +1,27 @@
+"""Notebooks on a user's own data, as few as the library takes."""
+
+import numpy as np
+import pytest
+
+from tests.essays import execute
+from tests.test_own_data import drawings, lines, write
+
+pytestmark = pytest.mark.usefixtures("own_folders")
+
+
+def test_notebooks_of_text_on_notes_no_two_of_which_have_one_length(tmp_path, capsys):
+    path = write(
+        tmp_path / "notes.txt", [" ".join(row.split() * 9)[:-1].rsplit(" ", i)[0] for i, row in enumerate(lines(40))]
+    )
+    names = execute("03_yelp.ipynb", dataset=path, methods="vae", profile="smoke", device="cpu")
+    assert len(names["x"]) == 4 and len(names["mu"]) == 4
+    assert "there are not 4 of one length" in capsys.readouterr().out
+    assert "read" in execute("07_after_the_paper.ipynb", dataset=path, methods="bn-vae", profile="smoke", device="cpu")
+
+
+def test_notebooks_of_images_on_thirty_images(tmp_path):
+    np.save(tmp_path / "few.npy", drawings(30))
+    given = {"dataset": str(tmp_path / "few.npy"), "profile": "smoke", "device": "cpu"}
+    names = execute("04_omniglot.ipynb", methods="vae", **given)
+    assert names["voice"].data.family == "images" and len(names["between"]) == 1
+    assert "worth" in execute("07_after_the_paper.ipynb", methods="vae", **given)
