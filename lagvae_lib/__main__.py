@@ -1,35 +1,87 @@
 """Runs without a notebook: `python -m lagvae_lib run yelp aggressive-anneal --profile scaled --seed 0`."""
 
 import argparse
+import errno
+import os
 import sys
+from contextlib import suppress
 
+from lagvae_lib import paths
 from lagvae_lib.config.methods import METHODS, label
 from lagvae_lib.config.profiles import PROFILES, choose_device
-from lagvae_lib.data import NAMES
-from lagvae_lib.data.sources import DataError
-from lagvae_lib.names import UnknownName, choose
-from lagvae_lib.runs.record import RunBusy
+from lagvae_lib.data import NAMES, with_label_column
+from lagvae_lib.errors import UserError
+from lagvae_lib.names import choose
+from lagvae_lib.numerics import PRECISIONS
+
+# What an operating system refuses, and what the user can do about it; any other OSError is shown as Python words it
+ADVICE = {
+    errno.EROFS: "that place is read-only: name another by LAGVAE_RESULTS or LAGVAE_DATA",
+    errno.EACCES: "there is no permission to use it: name another place by LAGVAE_RESULTS or LAGVAE_DATA",
+    errno.EPERM: "there is no permission to use it: name another place by LAGVAE_RESULTS or LAGVAE_DATA",
+    errno.ENOSPC: "the disk is full: make room, and give the same command again to go on",
+    errno.EDQUOT: "the quota is used up: make room, and give the same command again to go on",
+    errno.EFBIG: "a file may not grow so large here: make room, and give the same command again to go on",
+    errno.ENOTDIR: "a part of that path is a file: name another place by LAGVAE_RESULTS or LAGVAE_DATA",
+}
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Parse and do; bad names and missing data end with one line and exit status 2."""
+    """Parse and do. What the user can mend ends with one line and exit status 2; a traceback is a fault of the code."""
+    _write_whatever_the_terminal_can()
     args = _parser().parse_args(arguments)
     try:
         args.do(args)
-    except BrokenPipeError:  # `methods | head`: the reader has seen enough
-        sys.stderr.close()
-        return 0
-    except (UnknownName, DataError, RunBusy, ValueError, FileNotFoundError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        _forget_output()  # `methods | head`: the reader has seen enough; a run that is not finished is another matter
+        return _ended("nobody reads the output; the same command goes on") if args.do is _run else 0
+    except (UserError, OSError, MemoryError) as error:
+        return _ended(_in_words(error))
+    except KeyboardInterrupt:
+        return _ended("interrupted; the same command goes on from the last checkpoint", 130)
     return 0
+
+
+def _write_whatever_the_terminal_can() -> None:
+    """Replace letters that the terminal's encoding does not have (β in cp1252) instead of failing at them."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")
+
+
+def _forget_output() -> None:
+    """What could not be written is not to be tried again when the interpreter ends."""
+    with suppress(OSError, ValueError, AttributeError):  # there may be no such stream
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _ended(line: str, status: int = 2) -> int:
+    try:
+        sys.stdout.flush()
+    except (OSError, AttributeError):
+        _forget_output()
+    with suppress(OSError):  # nobody may be there to read it
+        print(f"error: {line}", file=sys.stderr)
+    return status
+
+
+def _in_words(error: BaseException) -> str:
+    if isinstance(error, MemoryError):
+        return "there is not enough memory; take a smaller profile, or less data"
+    if not isinstance(error, OSError):
+        return str(error)
+    reason = ADVICE.get(error.errno, error.strerror or str(error))
+    return reason if error.filename is None else f"{paths.absolute(error.filename)}: {reason}"
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m lagvae_lib", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="command")
-    run = commands.add_parser("run", help="train and evaluate a run, go on with it, or show it if it is finished")
+    run = commands.add_parser("run", help="train and evaluate runs, go on with them, or show those that are finished")
     _name_a_run(run)
+    run.add_argument("--deterministic", action="store_true", help="the same bits each time on CUDA too, slower")
     run.set_defaults(do=_run)
     check = commands.add_parser("ais", help="check a finished run's NLL by annealed importance sampling")
     _name_a_run(check)
@@ -48,11 +100,16 @@ def _parser() -> argparse.ArgumentParser:
 def _name_a_run(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("dataset", help=f"{', '.join(NAMES)}, or a path to your own text or images")
     parser.add_argument(
-        "method", help=f"{', '.join(METHODS)}; changes as in aggressive+clip=separate or free-bits+aggressive"
+        "method",
+        help=f"{', '.join(METHODS)}; several with commas; changes as in aggressive+window=10 or free-bits+aggressive",
+    )
+    parser.add_argument(
+        "--label-column", help="of your own text: the column, by number or name, that is a label and no text"
     )
     parser.add_argument("--profile", default="auto", help=f"{', '.join(PROFILES)} (default: by the machine)")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--device", default="auto", help="cpu, cuda, or auto")
+    parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, ..., or auto (default)")
+    parser.add_argument("--precision", default="float32", help=f"{', '.join(PRECISIONS)} (default: float32)")
 
 
 # Each command imports what it needs itself: to list names takes no PyTorch.
@@ -62,8 +119,8 @@ def _ais(args: argparse.Namespace) -> None:
     from lagvae_lib.runs.ais_check import compare
     from lagvae_lib.runs.train import prepared
 
-    config, loaded = prepared(args.dataset, args.method, args.profile, args.seed)
-    found = compare(config, loaded, choose_device(args.device), args.examples, args.steps, args.chains)
+    config, loaded = prepared(_dataset(args), args.method, args.profile, args.seed, args.precision)
+    found = compare(config, loaded, choose_device(args.device, args.dataset), args.examples, args.steps, args.chains)
     print("  ".join(f"{name} {value:.3f}" for name, value in found.items() if isinstance(value, float)))
 
 
@@ -74,17 +131,37 @@ def _tables(args: argparse.Namespace) -> None:
     records = Records(choose(args.profile, PROFILES, "profile"))
     for path in report.write(records):
         print(path)
-    readme.update(records)
+    if paths.CHECKOUT:  # an installed library has no README to bring up to date
+        readme.update(records)
+
+
+def _dataset(args: argparse.Namespace) -> str:
+    return with_label_column(args.dataset, args.label_column)
 
 
 def _run(args: argparse.Namespace) -> None:
-    from lagvae_lib.runs.train import run_named
+    from lagvae_lib.runs.train import prepared, run
 
-    record = run_named(
-        args.dataset, args.method, args.profile, args.seed, args.device, report=lambda line: print(line, flush=True)
-    )
-    shown = {name: record.metrics[name] for name in ("nll", "elbo", "kl", "mi", "au")}
-    print("  ".join(f"{name} {value:.3f}" for name, value in shown.items()), f" in {record.folder}")
+    device, said = choose_device(args.device, args.dataset), None
+    methods = [name.strip() for name in args.method.split(",") if name.strip()]
+    for method in methods or [args.method]:
+        config, data = prepared(_dataset(args), method, args.profile, args.seed, args.precision)
+        if data.name != said:
+            _say_what_the_data_are(data)
+        said = data.name
+        record = run(config, data, device, lambda line: print(line, flush=True), deterministic=args.deterministic)
+        shown = {name: record.metrics[name] for name in ("nll", "elbo", "kl", "mi", "au")}
+        prefix = f"{method}: " if len(methods) > 1 else ""
+        print(prefix + "  ".join(f"{name} {value:.3f}" for name, value in shown.items()), f" in {record.folder}")
+
+
+def _say_what_the_data_are(data) -> None:
+    """Sizes and notes, on stderr: stdout is for the numbers."""
+    sizes = ", ".join(f"{name} {getattr(data, name).examples:,}" for name in ("train", "valid", "test"))
+    stand_in = " (a stand-in)" if data.stand_in else ""
+    print(f"data: {data.name}{stand_in}, {data.family}: {sizes}", file=sys.stderr)
+    for note in data.notes:
+        print(f"data: {note}", file=sys.stderr, flush=True)
 
 
 def _methods(args: argparse.Namespace) -> None:

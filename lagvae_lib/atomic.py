@@ -23,9 +23,13 @@ def replace_with(path: Path) -> Iterator[Path]:
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Write `content` to `path` atomically."""
-    with replace_with(path) as temporary:
-        temporary.write_bytes(content)
+    """Write `content` to `path` atomically. An OSError names `path`."""
+    try:
+        with replace_with(path) as temporary:
+            temporary.write_bytes(content)
+    except OSError as error:
+        error.filename = str(path)  # a full disk names no file, a read-only one the temporary
+        raise
 
 
 def write_text(path: Path, content: str) -> None:

@@ -3,22 +3,25 @@
 from collections.abc import Iterable
 from difflib import get_close_matches
 
+from lagvae_lib.errors import BadValue
 
-class UnknownName(ValueError):
+
+class UnknownName(BadValue):
     """A name that is not among the valid ones; the message lists them and the nearest match."""
 
 
-def choose(name: str, valid: Iterable[str], what: str) -> str:
+def choose(name: str, valid: Iterable[str], what: str, listed: Iterable[str] | None = None) -> str:
     """Return `name` if it is one of `valid`, else raise `UnknownName`.
 
-    what: what the name names, in the singular ("method"); it is used in the message.
+    what: what the name names, in the singular ("method"); it is used in the message. listed: the valid names that the
+    message lists, where that is not all of them.
     """
     valid = list(valid)
     if name in valid:
         return name
     near = get_close_matches(str(name), valid, n=1, cutoff=0.5)
     hint = f"; did you mean {near[0]!r}?" if near else "."
-    raise UnknownName(f"unknown {what} {name!r}{hint} Valid: {', '.join(valid)}")
+    raise UnknownName(f"unknown {what} {name!r}{hint} Valid: {', '.join(valid if listed is None else listed)}")
 
 
 def require(
@@ -26,7 +29,7 @@ def require(
 ):
     """Check fields of a value (names with spaces between) against a range; None passes.
 
-    Raises ValueError, which says the range, for what lies outside it or is not a number.
+    Raises BadValue, which says the range, for what lies outside it or is not a number.
     """
     for name in names.split():
         value = getattr(owner, name)
@@ -37,4 +40,4 @@ def require(
         if not inside:
             limits = (("at least", least), ("above", above), ("below", below))
             valid = " and ".join(f"{word} {limit}" for word, limit in limits if limit is not None)
-            raise ValueError(f"{name} must be {valid}, not {value}")
+            raise BadValue(f"{name} must be {valid}, not {value}")

@@ -3,8 +3,10 @@ in these alone."""
 
 from dataclasses import dataclass
 
-from lagvae_lib.names import require
+from lagvae_lib.errors import BadValue
+from lagvae_lib.names import choose, require
 
+RAMPS = ("batches", "examples")
 RAMP = 0.5  # the share of a cycle in which the weight climbs (Fu et al. 2019)
 
 
@@ -15,6 +17,9 @@ class Objective:
     kl_weight: the weight in the end; 1 is the ELBO, anything else a beta-VAE.
     start, anneal_epochs: the weight begins at `start` and reaches `kl_weight` linearly after that many epochs, one
         increment per outer iteration (the paper: from 0.1, over 10 epochs). 0 epochs: no annealing.
+    ramp: what an epoch of that is. "batches": as many iterations as there are batches. "examples": the number of
+        examples over the batch size, as in the released code for text, where batches of equally long sentences are more
+        than that and the ramp ends before the epoch does.
     cycles: the run is cut into this many cycles of equal length, in each of which the weight climbs linearly from 0 to
         `kl_weight` during the first half and stays there (cyclical annealing, Fu et al. 2019). 0: none.
     free_nats: nats of the KL that are not penalised, the same share for each dimension (free bits, Kingma et al. 2016).
@@ -29,16 +34,19 @@ class Objective:
     cycles: int = 0
     free_nats: float = 0.0
     pretrain_epochs: int = 0
+    ramp: str = "batches"
 
     def __post_init__(self):
+        choose(self.ramp, RAMPS, "ramp")
         if self.anneal_epochs and self.cycles:
-            raise ValueError("an objective anneals once (anneal_epochs) or in cycles (cycles), not both")
+            raise BadValue("an objective anneals once (anneal_epochs) or in cycles (cycles), not both")
         require(self, "kl_weight start anneal_epochs cycles free_nats pretrain_epochs", least=0)
 
-    def weight(self, iteration: int, per_epoch: int, epochs: int) -> float:
+    def weight(self, iteration: int, per_epoch: int, epochs: int, per_ramp_epoch: float | None = None) -> float:
         """The weight at outer iteration t = 1, 2, ... of a run of at most `epochs` epochs of `per_epoch` iterations.
 
-        Pretraining is not part of the run and has weight 0; t counts its iterations too.
+        per_ramp_epoch: iterations that count as an epoch of annealing (`ramp`), `per_epoch` by default. Pretraining is
+        not part of the run and has weight 0; t counts its iterations too.
         """
         iteration -= self.pretrain_epochs * per_epoch
         if iteration <= 0:
@@ -46,7 +54,7 @@ class Objective:
         if self.cycles:
             cycle = epochs * per_epoch / self.cycles
             return self.kl_weight * min(1.0, ((iteration - 1) % cycle) / cycle / RAMP)
-        total = self.anneal_epochs * per_epoch
+        total = self.anneal_epochs * (per_epoch if per_ramp_epoch is None else per_ramp_epoch)
         if iteration >= total:
             return self.kl_weight
         return min(self.kl_weight, self.start + (self.kl_weight - self.start) * iteration / total)

@@ -8,13 +8,18 @@ from pathlib import Path
 
 from platformdirs import user_data_path
 
+from lagvae_lib.errors import BadValue
+
 ROOT = Path(__file__).resolve().parent.parent
 CHECKOUT = (ROOT / "pyproject.toml").is_file() and (ROOT / "notebooks").is_dir()
 
 
 def absolute(path: str | Path) -> Path:
-    """`path` with `~` expanded, made absolute: what every path from outside goes through."""
-    return Path(path).expanduser().absolute()
+    """`path` with `~` expanded, made absolute: what every path from outside goes through. Raises BadValue."""
+    try:
+        return Path(path).expanduser().absolute()
+    except (RuntimeError, ValueError) as error:  # the ~ of nobody; a NUL
+        raise BadValue(f"{str(path)!r} is no path that can be used ({error})") from None
 
 
 def _place(variable: str, name: str) -> Path:

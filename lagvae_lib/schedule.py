@@ -45,6 +45,10 @@ class Schedule:
         """Updates in an epoch on a training set of this many batches."""
         return min(self.epoch_updates or batches, batches)
 
+    def ramp_epoch_length(self, examples: int, batch_size: int) -> float:
+        """Updates that count as an epoch of annealing where an objective's ramp goes by examples; see `Objective`."""
+        return min(self.epoch_updates or math.inf, examples / batch_size)
+
 
 @dataclass
 class Progress:

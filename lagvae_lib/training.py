@@ -1,8 +1,9 @@
 """The outer loop, once for every model, objective and inference strategy.
 
 It knows no data set, no method, and nothing of a strategy but what its `step` returns. All it changes is in its
-`state`, so that a training that was killed goes on from its last checkpoint and ends with the same numbers, bit for
-bit.
+`state`, so that a training that was killed goes on from its last checkpoint and ends with the same numbers: bit for bit
+on a processor, and on CUDA where `numerics` was asked to be deterministic. On a GPU nothing waits for its results but
+what has to: inner windows, looks, and every `PENDING`-th step.
 """
 
 import math
@@ -10,12 +11,14 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from lagvae_lib.inference import Batch, Inference, Optimisers, Step
 from lagvae_lib.inference.amortised import Amortised
+from lagvae_lib.inference.semi_amortised import seeded
 from lagvae_lib.metrics.evaluate import validate
 from lagvae_lib.models.holding import names_of
 from lagvae_lib.objectives import Objective
@@ -25,9 +28,9 @@ OPTIMISERS = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam}
 VALIDATION = 1  # streams of evaluation noise, see `noise`
 FINAL = 2
 OBSERVED = 3
-ASIDE = (
-    5  # added to a stream, so that what an evaluation draws globally is independent of what it draws from its generator
-)
+MOVED = 4  # of a training that goes on on a GPU it did not begin on
+PENDING = 64  # steps on a GPU whose losses are read at once
+ASIDE = 5  # added to a stream: global draws of an evaluation are independent of those from its generator
 
 
 @dataclass
@@ -98,11 +101,15 @@ class Trainer:
         self.seed, self.units, self.observe, self.observe_every = seed, units, observe, observe_every if observe else 0
         self.observe_dense, self.mi_draws = observe_dense, mi_draws
         self.evaluated = inference.evaluated(model)
+        self.device = next(iter(model.parameters())).device
         self.first_epoch = objective.pretrain_epochs  # of training proper, counted from 0
         self.epoch_length = schedule.epoch_length(len(train))
+        by_examples = objective.ramp == "examples"
+        self.ramp_epoch = schedule.ramp_epoch_length(train.examples, train.batch_size) if by_examples else None
         self.order_generator = torch.Generator().manual_seed(seed)
         self.state = State(Progress(schedule.lr), _copy(model.state_dict()), inference.begin())
         self._new_optimisers()
+        self._pending: list[tuple[Step, int, int]] = []
         self._clock = (time.perf_counter(), time.process_time())
 
     # -- the loop ------------------------------------------------------------------------------------------------
@@ -141,19 +148,29 @@ class Trainer:
         state.position += 1
 
     def _kl_weight(self, iteration: int) -> float:
-        return self.objective.weight(iteration, self.epoch_length, self.schedule.max_epochs)
+        return self.objective.weight(iteration, self.epoch_length, self.schedule.max_epochs, self.ramp_epoch)
 
     def _add(self, step: Step, examples: int) -> None:
-        values = {name: float(term) * examples for name, term in step.loss._asdict().items()}
-        if not math.isfinite(values["loss"]):
-            raise FloatingPointError(f"the loss is {values['loss']} at iteration {self.state.iteration + 1}")
-        values |= {"examples": examples, "inner_steps": step.inner_steps, "clipped": step.clipped, "iterations": 1}
-        values |= {f"logged_{name}": value for name, value in step.logged.items()}
-        for name, value in values.items():
-            self.state.sums[name] = self.state.sums.get(name, 0.0) + value
+        """Keep what the step reports for the epoch's sums; on a GPU it is not waited for."""
+        self._pending.append((step, examples, self.state.iteration + 1))
         if step.inner_steps:
             counts = self.state.inner_counts
             counts[step.inner_steps] = counts.get(step.inner_steps, 0) + 1
+        if self.device.type == "cpu" or len(self._pending) >= PENDING:
+            self._settle()
+
+    def _settle(self) -> None:
+        """Add up the pending steps, in their order. Raises FloatingPointError where a loss is not finite."""
+        steps, self._pending = self._pending, []
+        read = _read([[*step.loss, step.clipped] for step, _, _ in steps])
+        for (step, examples, iteration), numbers in zip(steps, read, strict=True):
+            values = {name: number * examples for name, number in zip(step.loss._fields, numbers, strict=False)}
+            if not math.isfinite(values["loss"]):
+                raise FloatingPointError(f"the loss is {values['loss']} at iteration {iteration}")
+            values |= {"examples": examples, "inner_steps": step.inner_steps, "clipped": numbers[-1], "iterations": 1}
+            values |= {f"logged_{name}": value for name, value in step.logged.items()}
+            for name, value in values.items():
+                self.state.sums[name] = self.state.sums.get(name, 0.0) + value
 
     def _observe_at(self, iteration: int) -> None:
         if not self.observe_every or iteration % self.observe_every:
@@ -164,7 +181,7 @@ class Trainer:
         seen = self.state.observations
         if seen and seen[-1]["iteration"] >= iteration:
             return
-        self._lap("other")
+        self._pause()
         self.model.eval()
         with torch.no_grad(), self._aside(OBSERVED, iteration):
             seen.append({"iteration": iteration} | self.observe(self.evaluated, iteration))
@@ -174,7 +191,7 @@ class Trainer:
 
     def _end_epoch(self) -> None:
         state = self.state
-        self._lap("other")
+        self._pause()
         self.model.eval()
         with self._aside(VALIDATION, state.epoch):
             generator = noise(self.seed, VALIDATION, state.epoch)
@@ -199,8 +216,7 @@ class Trainer:
     @contextmanager
     def _aside(self, stream: int, position: int) -> Iterator[None]:
         """Inside the block torch's global random state is the evaluation's own; afterwards it is the training's."""
-        with torch.random.fork_rng():
-            torch.manual_seed(noise(self.seed, stream + ASIDE, position).initial_seed())
+        with seeded(noise(self.seed, stream + ASIDE, position).initial_seed(), self.device):
             yield
 
     def _history_row(self, values: dict) -> dict:
@@ -244,14 +260,14 @@ class Trainer:
 
     def state_dict(self) -> dict:
         """All that the rest of the training depends on: tensors and plain values, for `torch.save`."""
-        self._lap("other")
+        self._pause()
         return {
             "state": self.state.as_dict(),
             "model": self.model.state_dict(),
             "optimisers": [o.state_dict() if o is not None else None for o in self.optimisers],
             "order_generator": self.order_generator.get_state(),
             "rng": torch.get_rng_state(),
-            "cuda_rng": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+            "device_rng": torch.cuda.get_rng_state(self.device) if self.device.type == "cuda" else None,
         }
 
     def load_state_dict(self, saved: dict) -> None:
@@ -261,18 +277,38 @@ class Trainer:
         self._new_optimisers()
         for optimiser, values in zip(self.optimisers, saved["optimisers"], strict=True):
             if optimiser is not None:
+                for group in values["param_groups"]:  # the checkpoint may be another device's
+                    group["fused"] = self._fused()
                 optimiser.load_state_dict(values)
         self.order_generator.set_state(saved["order_generator"])
         torch.set_rng_state(saved["rng"])
-        if saved["cuda_rng"]:
-            torch.cuda.set_rng_state_all(saved["cuda_rng"])
+        self._set_device_rng(saved.get("device_rng"))
         self._clock = (time.perf_counter(), time.process_time())
 
+    def _set_device_rng(self, state: Tensor | None) -> None:
+        """The GPU's random state; where the checkpoint was made without one, a state that the training has not seen."""
+        if self.device.type == "cuda":
+            with torch.cuda.device(self.device):
+                torch.cuda.manual_seed(noise(self.seed, MOVED, self.state.iteration).initial_seed())
+            if state is not None:
+                torch.cuda.set_rng_state(state, self.device)
+
     def _new_optimisers(self) -> None:
-        make = OPTIMISERS[self.schedule.optimiser]
+        # Fused: one kernel for all parameters; on a processor the numbers would not be those of the records
+        make = partial(OPTIMISERS[self.schedule.optimiser], lr=self.state.progress.lr, fused=self._fused())
         encoder, decoder = list(self.model.encoder_parameters()), list(self.model.decoder_parameters())
-        lr = self.state.progress.lr
-        self.optimisers = Optimisers(make(encoder, lr=lr) if encoder else None, make(decoder, lr=lr))
+        self.optimisers = Optimisers(make(encoder) if encoder else None, make(decoder))
+
+    def _fused(self) -> bool | None:
+        return True if self.device.type == "cuda" else None
+
+    def _pause(self) -> None:
+        """Before something else than training: what a GPU still had to do for a phase is booked on that phase."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+            self._lap(self.state.phase)
+        self._settle()
+        self._lap("other")
 
     def _lap(self, phase: str) -> None:
         """Add the time since the last lap, wall and processor, to `phase`."""
@@ -284,6 +320,15 @@ class Trainer:
 
 
 PRETRAINING = Amortised()
+
+
+def _read(rows: list[list[Tensor | float]]) -> list[list[float]]:
+    """The numbers of `rows`, by one transfer from a GPU for all of them."""
+    tensors = [value.detach() for row in rows for value in row if isinstance(value, Tensor)]
+    if tensors and tensors[0].device.type != "cpu":
+        read = iter(torch.stack([tensor.double() for tensor in tensors]).tolist())
+        return [[next(read) if isinstance(value, Tensor) else value for value in row] for row in rows]
+    return [[float(value) for value in row] for row in rows]
 
 
 def _copy(state: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -17,6 +17,7 @@ from lagvae_lib.data import loading
 from lagvae_lib.data.sources import MissingData
 from lagvae_lib.inference.aggressive import Aggressive
 from lagvae_lib.names import UnknownName, choose
+from lagvae_lib.runs.record import auto_profile, folder_of
 
 
 def test_unknown_names_list_the_valid_ones_and_the_nearest():
@@ -63,7 +64,8 @@ def test_the_paper_profile_is_the_papers():
     assert (schedule.optimiser, schedule.lr, schedule.max_epochs, schedule.patience) == ("sgd", 1.0, 100, 2)
     assert (schedule.decay_from, schedule.decay, schedule.max_decays) == (15, 0.5, 5)
     assert (text.method.objective.start, text.method.objective.anneal_epochs) == (0.1, 10)
-    assert text.method.inference == Aggressive(window=15, max_steps=99, clip="joint", max_norm=5.0)
+    expected = Aggressive(window=15, max_steps=99, clip="joint", max_norm=5.0, first_reference=0.0)
+    assert text.method.inference == expected
     toy = profiles.resolve("synthetic", "vae", "paper", 0)
     assert (toy.model.nz, toy.model.embedding, toy.model.hidden) == (1, 50, 50)
     assert (toy.data.batch_size, toy.schedule.max_epochs, toy.schedule.decay_from) == (16, 50, 0)
@@ -78,7 +80,7 @@ def test_the_paper_profile_of_images_is_the_papers():
     assert (images.data.batch_size, images.data.train) == (50, None)
     assert (schedule.optimiser, schedule.lr, schedule.max_epochs, schedule.patience) == ("adam", 1e-3, 1000, 20)
     assert (schedule.decay_from, schedule.decay, schedule.max_decays) == (0, 0.5, 5)
-    expected = Aggressive(window=10, max_steps=99, clip="joint", stop_reference="best", stop_patience=5)
+    expected = Aggressive(window=10, stop_reference="best", stop_patience=5, first_reference=0.0)
     assert images.method.inference == expected and expected.batch_norm == "move"
 
 
@@ -99,13 +101,13 @@ def test_a_profile_sets_only_what_a_method_uses():
 def test_auto_profile(monkeypatch):
     monkeypatch.delenv("LAGVAE_PROFILE", raising=False)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert profiles.default_profile("synthetic") == "paper"
-    assert profiles.default_profile("yelp") == "quick"
+    assert auto_profile("synthetic", ["vae"], [0]) == "paper"
+    assert auto_profile("yelp", ["vae"], [7]) == "quick"
     monkeypatch.setenv("LAGVAE_PROFILE", "smoke")
-    assert profiles.default_profile("yelp") == "smoke"
+    assert auto_profile("yelp", ["vae"], [7]) == "smoke"
     monkeypatch.setenv("LAGVAE_PROFILE", "tiny")
     with pytest.raises(UnknownName, match="smoke, quick, scaled, paper"):
-        profiles.default_profile("yelp")
+        auto_profile("yelp", ["vae"], [7])
 
 
 def test_data_names():
@@ -154,3 +156,20 @@ def test_module_runs_as_a_command():
     done = subprocess.run([sys.executable, "-m", "lagvae_lib", "methods"], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert len(done.stdout.splitlines()) == len(METHODS)
+
+
+def test_auto_loads_what_is_on_record_and_trains_quick_otherwise_whatever_the_device(monkeypatch, tmp_path):
+    monkeypatch.delenv("LAGVAE_PROFILE", raising=False)
+    monkeypatch.setenv("LAGVAE_RESULTS", str(tmp_path))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert auto_profile("synthetic", ["vae"], [0]) == "paper"
+    assert auto_profile("yelp", ["vae"], [0]) == "quick"
+    for seed in (0, 1):
+        folder = folder_of(profiles.resolve("yelp-small", "vae", "scaled", seed))
+        folder.mkdir(parents=True)
+        (folder / "metrics.json").write_text("{}")
+    assert auto_profile("yelp", ["vae"], [0, 1]) == "scaled"
+    assert auto_profile("yelp", ["vae"], [0, 1, 2]) == "quick"
+    assert auto_profile("yelp", ["vae", "aggressive"], [0]) == "quick"
+    monkeypatch.setenv("LAGVAE_PROFILE", "smoke")
+    assert auto_profile("yelp", ["vae"], [0]) == "smoke"

@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-import types
 from pathlib import Path
 
 import nbformat
@@ -15,12 +14,29 @@ from lagvae_lib.notebook import BadParameter
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / "notebooks"
-DEFAULTS = {"dataset": "yelp", "methods": "vae,aggressive", "seed": 0, "profile": "smoke", "device": "cpu"}
+
+
+CELL = """dataset: str = "yelp"  # yelp, yahoo, or a path
+methods: str = "vae,aggressive"  # with commas
+seed: int = 0  # 0, 1, 2, ...
+profile: str = "smoke"  # auto, smoke, quick, scaled, paper
+device: str = "cpu"  # auto, cpu, cuda"""
+
+
+def kernel(*cells):
+    """What `globals()` holds in a kernel after these cells: their names, and their sources in IPython's `In`."""
+    names = {"In": [""], "get_ipython": print, "Out": {}}
+    for cell in cells:
+        names["In"].append(cell)
+        exec(compile(cell, "cell", "exec"), names)
+        names.pop("__annotations__", None)  # on Python 3.14 a kernel has none
+    return names
 
 
 def parameters(**changes):
-    """What `globals()` holds after the parameters cell of a notebook with papermill's values put in."""
-    return {"__annotations__": {name: type(value) for name, value in DEFAULTS.items()}, **DEFAULTS, **changes}
+    """The names after the parameters cell of a notebook and the cell in which papermill puts `changes`."""
+    lines = [f"{name} = {value!r}" for name, value in changes.items()]
+    return kernel(CELL, *(["\n".join(["# Parameters", *lines])] if lines else []))
 
 
 # -- the check itself -----------------------------------------------------------------------------------------------
@@ -42,10 +58,95 @@ def test_auto_is_decided_by_the_environment(monkeypatch):
         notebook.settings(parameters(profile="auto"))
 
 
-def test_what_a_kernel_has_beside_the_parameters_is_ignored():
-    others = {"notebook": notebook, "types": types, "_": 1, "_i1": "seed = 2", "__name__": "__main__"}
-    shell = {"In": [], "Out": {}, "exit": print, "quit": print, "get_ipython": print, "open": open}
-    assert notebook.settings(parameters(**others, **shell)).seed == 0
+def test_names_that_no_cell_of_parameters_sets_are_ignored():
+    """Start-up files, cells of one's own, the notebook's imports: none of them is a parameter."""
+    before = "import os\nfrom pathlib import Path\nfor dirname, _, filenames in os.walk('nowhere'):\n    print(dirname)"
+    imports = "from itertools import pairwise\nimport numpy as np\nrows = [1, 2]"
+    names = kernel(before, CELL, imports) | {"Path2": Path, "walked": 1}  # the last two: from a start-up file
+    assert notebook.settings(names).seed == 0
+    assert notebook.settings(kernel(imports, CELL, CELL)).seed == 0
+
+
+def test_a_misspelt_parameter_in_the_parameters_cell_itself_is_refused():
+    for typo in ("sead = 3", "sead: int = 3", "seed_ = 3"):
+        with pytest.raises(BadParameter, match=r"unknown parameter 'se\w+'; did you mean 'seed'"):
+            notebook.settings(kernel(f"{CELL}\n{typo}"))
+    renamed = CELL.replace("methods", "metods")
+    with pytest.raises(BadParameter, match="'metods'; did you mean 'methods'"):
+        notebook.settings(kernel(renamed))
+    assert notebook.settings(kernel(renamed, CELL)).methods == ("vae", "aggressive")  # corrected, without a restart
+
+
+def test_a_typo_added_after_a_first_check_is_seen():
+    names = kernel(CELL)
+    notebook.settings(names)
+    with pytest.raises(BadParameter, match="unknown parameter 'sead'; did you mean 'seed'"):
+        notebook.settings(kernel(CELL, "settings = 1", f"{CELL}\nsead = 3", "settings = 2"))
+
+
+def test_a_helper_in_the_parameters_cell_is_no_parameter():
+    assert notebook.settings(kernel("home = '~/texts'\n" + CELL.replace('"yelp"', "home + '/a.txt'"))).dataset
+
+
+def test_without_the_parameters_cell_nothing_is_assumed():
+    for names in ({}, kernel("import os"), kernel("seed = 3"), {"__name__": "__main__"}):
+        with pytest.raises(BadParameter, match="run the parameters cell first"):
+            notebook.settings(names)
+
+
+def test_a_parameter_of_another_notebook_is_refused():
+    with pytest.raises(BadParameter, match=r"unknown parameter 'seeds'; did you mean 'seed'\? Valid: dataset"):
+        notebook.settings(parameters(seeds="0,1"))
+    with pytest.raises(BadParameter, match="'seed' and 'seeds' exclude each other"):
+        notebook.settings(kernel(f"{CELL}\nseeds: str = '0,1'"))
+
+
+def test_a_notebook_saved_as_a_script_is_read_from_its_file(tmp_path):
+    script = tmp_path / "own.py"
+    script.write_text(f"{CELL}\nsead = 2\n")
+    with pytest.raises(BadParameter, match="'sead'"):
+        notebook.settings({"__file__": str(script)} | kernel(CELL) | {"In": None})
+
+
+def test_cells_without_any_source_are_read_by_the_known_names():
+    names = {}
+    exec(CELL, names)
+    assert notebook.settings(names).methods == ("vae", "aggressive")
+    exec("metods: str = 'vae'", names)
+    with pytest.raises(BadParameter, match="'metods'; did you mean 'methods'"):
+        notebook.settings(names)
+
+
+@pytest.mark.parametrize(
+    ("given", "methods", "seed"),
+    [
+        ({"methods": ["vae", "aggressive"]}, ("vae", "aggressive"), 0),
+        ({"methods": ("vae",), "seed": "2"}, ("vae",), 2),
+        ({"methods": "vae,vae, aggressive"}, ("vae", "aggressive"), 0),
+    ],
+)
+def test_yaml_s_natural_spellings(given, methods, seed):
+    found = notebook.settings(parameters(**given))
+    assert (found.methods, found.seed) == (methods, seed)
+
+
+def test_an_error_is_shown_as_one_line():
+    from IPython.core.interactiveshell import InteractiveShell
+
+    with pytest.raises(BadParameter) as error:
+        notebook.settings(parameters(sead=2))
+    assert error.value._render_traceback_() == [f"BadParameter: {error.value}"]
+    shell = InteractiveShell()
+    shown = []
+    shell._showtraceback = lambda kind, value, lines: shown.extend(lines)
+    shell.run_cell(CELL, store_history=True)
+    shell.run_cell("# Parameters\nsead = 2", store_history=True)
+    shell.run_cell("from lagvae_lib import notebook\nsettings = notebook.settings(globals())", store_history=True)
+    assert len(shown) == 1
+    assert shown[0].startswith("BadParameter: unknown parameter 'sead'; did you mean 'seed'")
+    shell.run_cell("# Parameters\ndel sead", store_history=True)
+    shell.run_cell(CELL, store_history=True)
+    assert shell.run_cell("settings = notebook.settings(globals())", store_history=True).success
 
 
 @pytest.mark.parametrize(
@@ -60,7 +161,9 @@ def test_what_a_kernel_has_beside_the_parameters_is_ignored():
         ({"seed": True}, r"parameter 'seed' must be int, not True \(bool\)"),
         ({"seed": 2.0}, r"parameter 'seed' must be int, not 2.0 \(float\)"),
         ({"seed": None}, r"parameter 'seed' must be int, not None"),
-        ({"seed": -1}, r"seeds must be 0 or more, not -1"),
+        ({"seed": -1}, r"seeds must be 0 or more and below 1,000,000,000, not -1"),
+        ({"seed": 10**18}, r"seeds must be 0 or more"),
+        ({"dataset": None}, r"parameter 'dataset' must be str, not None"),
         ({"profile": "huge"}, r"unknown profile 'huge'.* Valid: auto, smoke, quick, scaled, paper"),
         ({"profile": "Quick"}, r"did you mean 'quick'"),
         ({"profile": 1}, r"parameter 'profile' must be str, not 1"),
@@ -72,7 +175,8 @@ def test_what_a_kernel_has_beside_the_parameters_is_ignored():
         ({"methods": "aggressive+widnow=3"}, r"unknown knob of aggressive 'widnow'; did you mean 'window'"),
         ({"methods": "aggressive+window=ten"}, r"'ten' is not a number"),
         ({"methods": " , "}, r"parameter 'methods' names no method; valid are autoregressive, vae"),
-        ({"methods": ["vae"]}, r"parameter 'methods' must be str, not \['vae'\] \(list\)"),
+        ({"methods": ["vae", 1]}, r"parameter 'methods' must be str .* or a list of str, not \['vae', 1\] \(list\)"),
+        ({"methods": []}, r"parameter 'methods' names no method"),
         ({"device": "gpu"}, r"unknown device 'gpu'.* Valid: auto, cpu, cuda"),
     ],
 )
@@ -89,10 +193,14 @@ def test_every_valid_name_is_in_the_message():
 
 
 def test_seeds_as_a_list():
-    names = {"__annotations__": {"seeds": str}, "seeds": "0, 2"}
-    assert notebook.settings(names).seeds == (0, 2)
-    with pytest.raises(BadParameter, match="whole numbers with commas, not '0;2'"):
-        notebook.settings(names | {"seeds": "0;2"})
+    def seeds(value):
+        return notebook.settings(kernel(f"seeds: str = {value!r}")).seeds
+
+    assert seeds("0, 2") == seeds([0, 2]) == seeds(["0", "2"]) == seeds("0,2,2") == (0, 2)
+    assert seeds(0) == (0,)
+    for bad in ("0;2", "", [], "-"):
+        with pytest.raises(BadParameter, match="whole numbers with commas"):
+            seeds(bad)
 
 
 def test_a_notebook_can_stop_without_an_error(capsys):
@@ -168,7 +276,7 @@ def test_papermill_stops(papermill, name, value, says):
 
 
 def test_the_cell_can_be_run_again_when_the_notebook_has_variables_of_its_own():
-    names = {"__annotations__": {"seed": int}, "seed": 2}
+    names = kernel("seed: int = 2")
     notebook.settings(names)
     names |= {"rows": [1, 2], "seed": 3}
     assert notebook.settings(names).seed == 3

@@ -46,15 +46,35 @@ def records(monkeypatch):
 # -- the committed files -----------------------------------------------------------------------------------------------
 
 
+# Records made by this project's own rules, before the profiles took the released code's; they are to be made again, and
+# this list then shrinks. The toy's: the rate waited for the end of the ramp, or a decay left the best loss the
+# reference. Text: the same, and a first MI below 0. Images: masked weights did not count in the clip norm, and the last
+# hidden layer began as the others do.
+OLDER = {
+    "paper/synthetic": """aggressive-anneal/seed0 cnn-vae/seed0 cyclical/seed0 free-bits/seed0 pretrain-free-bits/seed0
+        sa-vae-anneal+steps=5+max_epochs=15/seed0 vae-anneal/seed0""",
+    "scaled/yelp-small": "aggressive-anneal+fixed_steps=10/seed0 cyclical/seed0",
+    "scaled/omniglot-28": """aggressive/seed0 aggressive/seed1 aggressive/seed2 aggressive-anneal/seed0
+        aggressive-anneal/seed1 aggressive-anneal/seed2 autoregressive/seed0 autoregressive/seed1 autoregressive/seed2
+        beta-0.2/seed0 beta-0.4/seed0 beta-0.6/seed0 beta-0.8/seed0 bn-vae/seed0 cyclical/seed0 delta-vae/seed0
+        free-bits/seed0 pretrain-free-bits/seed0 sa-vae+steps=5+max_epochs=15/seed0
+        sa-vae-anneal+steps=5+max_epochs=15/seed0 skip-vae/seed0 vae/seed0 vae/seed1 vae/seed2 vae-anneal/seed0
+        vae-anneal/seed1 vae-anneal/seed2 vampprior/seed0 vampprior-2level/seed0 vlae/seed0""",
+}
+
+
 def test_every_committed_record_is_that_of_its_name(monkeypatch):
-    """Or a sweep would train it again, and its weights would not be found."""
+    """Or a sweep would train it again, and its weights would not be found; older records are named as such."""
     monkeypatch.delenv("LAGVAE_RESULTS", raising=False)
     committed = sorted((RESULTS / "runs").glob("*/*/*/seed*/metrics.json"))
     folders = [f.parent for f in committed if f.parts[-5] in ("scaled", "paper")]
     assert folders
+    other = set()
     for folder in folders:
         profile, dataset, method, seed = folder.parts[-4:]
-        assert folder_of(resolve(dataset, method, profile, int(seed[4:]))) == folder
+        if folder_of(resolve(dataset, method, profile, int(seed[4:]))) != folder:
+            other.add("/".join(folder.parts[-4:]))
+    assert other == {f"{place}/{run}" for place, runs in OLDER.items() for run in runs.split()}
 
 
 def test_every_committed_table_and_figure_is_made_again_byte_for_byte(tmp_path, monkeypatch):

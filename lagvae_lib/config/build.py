@@ -15,12 +15,22 @@ from lagvae_lib.models.text import LSTMDecoder, LSTMEncoder, Start
 from lagvae_lib.models.two_level import TwoLevelDecoder, TwoLevelVAE
 from lagvae_lib.models.vae import VAE, Autoregressive
 from lagvae_lib.names import choose
+from lagvae_lib.numerics import lower_dtype
 
 LOCAL = (5, 3, 3)  # kernels of the VLAE's decoder: four rows above a pixel, so that z must tell the rest
 
 
 def build_model(config: Config, data) -> nn.Module:
-    """The untrained model of a run, its parameters drawn from torch's global random state."""
+    """The untrained model of a run, its parameters drawn from torch's global random state; a decoder's `precision` is
+    the configuration's."""
+    model = _untrained(config, data)
+    for module in model.modules():
+        if hasattr(module, "precision"):
+            module.precision = lower_dtype(config.precision)
+    return model
+
+
+def _untrained(config: Config, data) -> nn.Module:
     choose(config.method.model, ("vae", "autoregressive"), "model variant")
     images, sizes = isinstance(config.model, ImageModelSettings), config.model
     if config.method.model == "autoregressive":
@@ -61,7 +71,9 @@ def _text_decoder(sizes: ModelSettings, variant: Variant, data) -> nn.Module:
 
 
 def _pixelcnn(sizes: ImageModelSettings, skip: bool = False) -> PixelCNNDecoder:
-    return PixelCNNDecoder(sizes.nz, sizes.channels, sizes.kernels, sizes.latent_maps if sizes.nz else 0, skip=skip)
+    released = {"last_start": sizes.last_start, "count_unused": sizes.count_unused}
+    maps = sizes.latent_maps if sizes.nz else 0
+    return PixelCNNDecoder(sizes.nz, sizes.channels, sizes.kernels, maps, skip=skip, **released)
 
 
 def _image_decoder(sizes: ImageModelSettings, variant: Variant) -> nn.Module:

@@ -9,6 +9,7 @@ import math
 from dataclasses import dataclass, field, fields, replace
 
 from lagvae_lib.data import FAMILIES
+from lagvae_lib.errors import BadValue
 from lagvae_lib.inference import Inference
 from lagvae_lib.inference.aggressive import Aggressive
 from lagvae_lib.inference.amortised import Amortised
@@ -46,7 +47,7 @@ class Variant:
         choose(self.prior, PRIORS, "prior")
         choose(self.decoder, DECODERS, "decoder")
         if self.levels not in (1, 2):
-            raise ValueError(f"levels must be 1 or 2, not {self.levels}")
+            raise BadValue(f"levels must be 1 or 2, not {self.levels}")
         require(self, "scale delta", above=0)
         require(self, "pseudo_inputs", least=1)
 
@@ -192,7 +193,7 @@ def find(name: str) -> Method:
 
 def _aggressive(method: Method) -> Method:
     if method.model == "autoregressive" or method.inference != Amortised():
-        raise ValueError(f"+aggressive: {method.name} has no amortised inference network to fit by Algorithm 1")
+        raise BadValue(f"+aggressive: {method.name} has no amortised inference network to fit by Algorithm 1")
     return replace(method, inference=Aggressive(), label=_noted(method.label, "aggressive"))
 
 
@@ -205,16 +206,21 @@ def _change(method: Method, change: str) -> Method:
     owners = {knob.name: part for part in PARTS for knob in fields(getattr(method, part))}
     key, _, value = change.partition("=")
     choose(key, (*owners, *OWN), f"knob of {method.name}")
-    # `fixed_steps` is None by default: a number in any case
-    kind = OWN.get(key) or type(getattr(getattr(method, owners[key]), key))
+    kind = OWN.get(key) or _kind(getattr(method, owners[key]), key)
     try:
-        parsed = value if kind is str else float(value) if kind is float else int(value)
+        parsed = kind(value)
     except ValueError:
-        raise ValueError(f"{change!r} in the method's name: {value!r} is not a number") from None
+        raise BadValue(f"{change!r} in the method's name: {value!r} is not a number") from None
     if kind is float and not math.isfinite(parsed):
-        raise ValueError(f"{change!r} in the method's name: {value!r} is not a finite number")
+        raise BadValue(f"{change!r} in the method's name: {value!r} is not a finite number")
     changed = {key: parsed} if key in OWN else {owners[key]: replace(getattr(method, owners[key]), **{key: parsed})}
     return replace(method, label=_noted(method.label, f"{key.replace('_', ' ')} {value}"), **changed)
+
+
+def _kind(part: object, name: str) -> type:
+    """What a knob's value is: str, float or int; by its annotation, as some are None by default."""
+    annotation = next(str(getattr(knob.type, "__name__", knob.type)) for knob in fields(part) if knob.name == name)
+    return str if "str" in annotation else float if "float" in annotation else int
 
 
 def _check_names() -> None:

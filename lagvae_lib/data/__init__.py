@@ -1,29 +1,76 @@
-"""Named data sets: what each is called and which kind it is. Names cost no PyTorch; `data.loading` loads the data."""
+"""Named data sets and files: what each is called and which kind it is. This costs no PyTorch; `data.loading` loads."""
 
+import re
 from pathlib import Path
 
+from lagvae_lib.errors import BadValue
 from lagvae_lib.names import choose
+from lagvae_lib.paths import absolute
 
 FAMILIES = ("toy", "text", "images")
 TEXT_SETS = ("yelp", "yahoo", "yelp-small", "yahoo-small", "grammar")
 IMAGE_SETS = ("omniglot", "omniglot-28", "glyphs")
 NAMES = ("synthetic", *TEXT_SETS, *IMAGE_SETS)
-ARRAYS = (".npy", ".npz", ".pt")  # suffixes of files that hold images
+ARRAYS = (".npy", ".npz", ".pt", ".pth")  # suffixes of files that hold images
+IDX = b"\0\0\x08\x03"  # how MNIST's own files of images begin
+MAGIC = (IDX, b"\x93NUMPY", b"\x89PNG", b"\xff\xd8\xff")
 # What these names mean outside profile `paper`
 SMALL = {"yelp": "yelp-small", "yahoo": "yahoo-small", "omniglot": "omniglot-28"}
 
 
+def split_label_column(dataset: str) -> tuple[str, str | None]:
+    """A path and the label column that follows it (`reviews.tsv+label_column=1`), or None."""
+    found = re.fullmatch(r"(.+?)\+label_column=([^+/\\]*)", dataset, flags=re.DOTALL)
+    return (found[1], found[2]) if found else (dataset, None)
+
+
+def with_label_column(dataset: str, column: str | None) -> str:
+    """The inverse: `dataset` with its label column named, as every command and notebook takes it."""
+    if column is None:
+        return dataset
+    if not is_file(dataset):
+        raise BadValue(f"a label column is one of a file of your own; {dataset!r} is a data set whose labels are known")
+    return f"{dataset}+label_column={column}"
+
+
 def is_file(dataset: str) -> bool:
-    """Whether a data set's name is a path to the user's own file: it has a separator or a suffix."""
-    return dataset not in NAMES and ("/" in dataset or "\\" in dataset or bool(Path(dataset).suffix))
+    """Whether a data set's name is a path to the user's own: it has a separator or a suffix, or such a file exists."""
+    path = split_label_column(dataset)[0]
+    if path in NAMES or not path or "\0" in path:
+        return False
+    return "/" in path or "\\" in path or bool(Path(path).suffix) or _exists(path)
+
+
+def _exists(path: str) -> bool:
+    try:
+        return absolute(path).exists()
+    except (OSError, BadValue):  # longer than a name may be, or the ~ of nobody
+        return False
 
 
 def family(dataset: str) -> str:
-    """Which kind of data a name or a path means, one of `FAMILIES`: a folder or an array file holds images."""
+    """Which kind of data a name or a path means, one of `FAMILIES`: a folder or a file of arrays holds images.
+
+    Data that are loaded say it themselves (`Data.family`), whatever they are called.
+    """
     if dataset == "synthetic":
         return "toy"
-    images = dataset in IMAGE_SETS or (is_file(dataset) and (Path(dataset).suffix in ARRAYS or Path(dataset).is_dir()))
-    return "images" if images else "text"
+    if not is_file(dataset):
+        return "images" if dataset in IMAGE_SETS else "text"
+    path = Path(split_label_column(dataset)[0])
+    return "images" if path.suffix.lower() in ARRAYS or _holds_images(path) else "text"
+
+
+def _holds_images(path: Path) -> bool:
+    """Whether a path without a telling suffix is a folder, or begins as files of images do."""
+    try:
+        path = absolute(path)
+        if path.is_dir() or path.suffix.lower() == ".gz":
+            return path.is_dir() or "idx" in path.name
+        with open(path, "rb") as f:
+            return f.read(8).startswith(MAGIC)
+    except (OSError, BadValue):
+        return False
 
 
 def resolve_name(dataset: str, profile: str) -> str:

@@ -6,12 +6,14 @@ documents that repeat an earlier one are left out, the rest is put in a fixed pe
 
 import hashlib
 import re
+from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
+from lagvae_lib.data import columns
 from lagvae_lib.data.sources import SOURCES, DataError, fetch
 from lagvae_lib.data.text import (
     UNKNOWN,
@@ -24,10 +26,16 @@ from lagvae_lib.data.text import (
     tabbed_document,
 )
 from lagvae_lib.names import choose
+from lagvae_lib.paths import absolute
 
 SPLITS = ("train", "valid", "test")
 SPLIT_SEED = 20190506
 MIN_DOCUMENTS = 30  # of a user's own file: 3 documents in each held-out split
+MAX_HELD_OUT = 10_000  # the paper's; what is evaluated, and every estimate that is quadratic in it, is as large
+MAX_VOCABULARY = 20_000  # about the paper's
+RARE = 0.15  # the largest share of train's words that may become <unk> for the sake of being trained
+SPARSE = 0.2  # from this share of unknown words in test on, a warning
+HOPELESS = 0.9  # from this share of unknown words in test on, a model of words says nothing
 
 Splits = dict[str, list[Document]]
 
@@ -38,7 +46,8 @@ class Corpus:
 
     splits: sentences as ids `<s> ... </s>`, under "train", "valid", "test".
     sha256: hash of vocabulary and sentences, that is, of the data as the options left them.
-    source: where the text came from, in words. notes: what was done to it, one sentence each.
+    source: where the text came from, in words. notes: what was done to it, one sentence each. label_names: of a user's
+    labels, each at the place that `labels` gives.
     """
 
     name: str
@@ -49,6 +58,7 @@ class Corpus:
     stand_in: bool
     source: str
     notes: tuple[str, ...] = ()
+    label_names: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -137,23 +147,52 @@ def user_corpus(
     max_len: int | None = None,
     vocab_size: int | None = None,
     sizes: tuple[int, int, int] | None = None,
+    label_column: str | None = None,
 ) -> Corpus:
     """A corpus from the user's own UTF-8 text file, one document a line, split 80/10/10.
 
-    Its name is the file's, made fit for a folder, and the first 8 hex digits of its sha256, so that a changed
-    file is another data set. Raises DataError for a file that will not do, ValueError for bad options.
+    Validation and test have at most `MAX_HELD_OUT` documents each, the vocabulary at most `MAX_VOCABULARY` words; notes
+    say so. label_column: see `columns.labelled`. Its name is the file's, made fit for a folder, and the first 8 hex
+    digits of its sha256 (and of the label column's), so that a changed file is another data set. Raises DataError for a
+    file that will not do, ValueError for bad options.
     """
-    path, options = Path(path), Options(max_len, vocab_size, sizes)
-    documents = parse_lines(path, plain_document, drop_empty=False)
+    path, options = absolute(path), Options(max_len, min(vocab_size or MAX_VOCABULARY, MAX_VOCABULARY), sizes)
+    documents, names, warnings = _users_documents(path, label_column)
     distinct = len({d.words for d in documents})
     if distinct < MIN_DOCUMENTS:
         raise DataError(f"{path} holds {distinct} different documents; give at least {MIN_DOCUMENTS}, one on each line")
-    splits, notes = split_documents(documents, distinct // 10)
-    with open(path, "rb") as f:
-        sha256 = hashlib.file_digest(f, "sha256").hexdigest()
-    name = f"{re.sub(r'[^A-Za-z0-9_]+', '-', path.stem).strip('-') or 'text'}-{sha256[:8]}"
+    splits, notes = split_documents(documents, min(distinct // 10, MAX_HELD_OUT))
+    del documents  # of a large corpus, the memory of the half that is cut away
+    if distinct // 10 > MAX_HELD_OUT:
+        notes.append(f"validation and test are capped at {MAX_HELD_OUT:,} documents each")
+    sha256 = _file_sha256(path, label_column)
+    name = f"{re.sub(r'[^A-Za-z0-9_]+', '-', path.stem).strip('-')[:60] or 'text'}-{sha256[:8]}"
     source = f"the user's own file {path.name}, sha256 {sha256}"
-    return build_corpus(name, splits, options, source=source, notes=notes)
+    corpus = build_corpus(name, splits, options, source=source, notes=[*notes, *warnings], train_unknown=True)
+    return replace(corpus, label_names=names)
+
+
+def _users_documents(path: Path, label_column: str | None) -> tuple[list[Document], tuple[str, ...], list[str]]:
+    """The documents that are not empty, the labels' names, and warnings about what the file looks like."""
+    lines = read_lines(path)
+    if label_column is None:
+        return [plain_document(line) for line in lines], (), columns.suspicions(lines, str(path))
+    documents, names = columns.labelled(lines, label_column, str(path))
+    kept = [document for document in documents if document.words]
+    counts = Counter(names[document.label] for document in kept)
+    said = ", ".join(f"{name} {count:,}" for name, count in counts.most_common(10))
+    notes = [f"column {label_column} is the label and no text; {len(names)} values: {said}"]
+    if len(kept) < len(documents):
+        notes.append(f"warning: {len(documents) - len(kept):,} lines have a label and no text, and are left out")
+    return kept, names, notes
+
+
+def _file_sha256(path: Path, label_column: str | None) -> str:
+    with open(path, "rb") as f:
+        digest = hashlib.file_digest(f, "sha256")
+    if label_column is not None:
+        digest.update(f"label_column={label_column}".encode())
+    return digest.hexdigest()
 
 
 def parse_lines(path: Path, parse: Callable[[str], Document], *, drop_empty: bool) -> list[Document]:
@@ -206,20 +245,62 @@ def _published_splits(files: Splits, options: Options) -> tuple[Splits, list[str
 
 
 def build_corpus(
-    name: str, splits: Splits, options: Options, *, source: str, notes: Sequence[str], stand_in: bool = False
+    name: str,
+    splits: Splits,
+    options: Options,
+    *,
+    source: str,
+    notes: Sequence[str],
+    stand_in: bool = False,
+    train_unknown: bool = False,
 ) -> Corpus:
-    """Apply the options to documents in splits, make the vocabulary from train, and encode."""
+    """Apply the options to documents in splits, make the vocabulary from train, and encode.
+
+    train_unknown: see `_vocabulary`. Raises DataError where a split is empty, or where test has no known words.
+    """
     splits, cut_notes = _cut(splits, options)
     for split in SPLITS:
         if not splits[split]:
             raise DataError(f"data set {name!r}: nothing is left in {split}; give a larger max_len or a larger file")
-    vocab = Vocab.build((d.words for d in splits["train"]), options.vocab_size)
+    vocab, rare = _vocabulary(splits, options.vocab_size, train_unknown)
     encoded = {split: [vocab.encode(d.words) for d in splits[split]] for split in SPLITS}
     labelled = all(d.label is not None for split in SPLITS for d in splits[split])
     labels = {split: [d.label for d in splits[split]] for split in SPLITS} if labelled else None
     unknown = np.concatenate([s[1:-1] for s in encoded["test"]]) == UNKNOWN
-    notes = (*notes, *cut_notes, f"{unknown.mean():.1%} of the words of test are unknown")
+    notes = (*notes, *cut_notes, *rare, *_said_of_unknown(name, float(unknown.mean())))
     return Corpus(name, vocab, encoded, labels, content_hash(vocab, encoded), stand_in, source, notes)
+
+
+def _vocabulary(splits: Splits, size: int | None, train_unknown: bool) -> tuple[Vocab, list[str]]:
+    """The vocabulary of train, and notes about `<unk>`.
+
+    Where no word of train is cut off, `<unk>` occurs in validation and test alone, as a word that no model has ever
+    seen; with `train_unknown` words that train has once become `<unk>` there, if that leaves most of the text.
+    """
+    counts = Counter(w for d in splits["train"] for w in d.words)
+    vocab = Vocab.from_counts(counts, size)
+    known = vocab.ids
+    if not train_unknown or any(w not in known for w in counts):
+        cut = size == MAX_VOCABULARY and len(counts) > len(known)
+        return vocab, [f"the vocabulary is capped at {MAX_VOCABULARY:,} words"] if cut else []
+    new = sum(w not in known for split in SPLITS[1:] for d in splits[split] for w in d.words)
+    once = sum(count == 1 for count in counts.values())
+    if new and 0 < once <= RARE * counts.total():
+        note = f"{once:,} words that train has once are <unk>, which no training document would have otherwise"
+        return Vocab.from_counts(counts, size, min_count=2), [note]
+    said = f"warning: <unk> is {new:,} times in validation and test and never in train; a larger text would mend that"
+    return vocab, [said] if new else []
+
+
+def _said_of_unknown(name: str, share: float) -> list[str]:
+    """What is said of the share of test's words that are `<unk>`."""
+    said = f"{share:.1%} of the words of test are unknown"
+    if share >= HOPELESS:
+        raise DataError(
+            f"data set {name!r}: {said}, so a model of its words would learn nothing; words stand between spaces: put "
+            "some between the words (or the characters) of a language that is written without, or give more text"
+        )
+    return [said if share < SPARSE else f"warning: {said}; more text, or fewer different words, would mend that"]
 
 
 def _cut(splits: Splits, options: Options) -> tuple[Splits, list[str]]:
@@ -250,5 +331,6 @@ def content_hash(vocab: Vocab, splits: dict[str, list[list[int]]]) -> str:
     digest = hashlib.sha256(vocab.to_json().encode())
     for name in SPLITS:
         digest.update(f"\n{name} {[len(s) for s in splits[name]]}\n".encode())
-        digest.update(np.array([i for s in splits[name] for i in s], dtype="<i4").tobytes())
+        for k in range(0, len(splits[name]), 100_000):  # all at once would double the memory of a large corpus
+            digest.update(np.array([i for s in splits[name][k : k + 100_000] for i in s], dtype="<i4").tobytes())
     return digest.hexdigest()

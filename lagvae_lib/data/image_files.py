@@ -3,9 +3,11 @@
 Grey values are ink: 0 is paper, 1 is ink. Nothing that is read here may run code (no pickles).
 """
 
+import gzip
 import io
 import zipfile
 import zlib
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -14,9 +16,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from lagvae_lib.data import IDX
 from lagvae_lib.data.sources import DataError
 
 SIZE = 28
+PICTURES = (".png", ".jpg", ".jpeg")
 # What damaged archives, arrays and PNGs raise; RuntimeError is zipfile's for a member that claims to be encrypted
 DAMAGE = (OSError, ValueError, KeyError, EOFError, SyntaxError, RuntimeError, zipfile.BadZipFile, zlib.error)
 
@@ -45,15 +49,41 @@ def checked(grey: Tensor, what: str) -> Tensor:
 
 
 def square(images: Tensor, what: str) -> Tensor:
-    """Checked float [N, 28, 28] from [N, 28, 28] or [N, 1, 28, 28], bytes divided by 255. Raises DataError."""
+    """Checked float [N, 28, 28] from [N, S, S], [N, 1, S, S], [N, S, S, 1] or [N, 784], S >= 28. Raises DataError.
+
+    Whole numbers are grey values up to 255, unless they are 0 and 1 alone; larger images are reduced by area.
+    """
     if images.layout != torch.strided or images.is_quantized or images.is_complex():
         raise DataError(f"{what}: a dense tensor of real numbers is expected, not {images.dtype}, {images.layout}")
-    if images.ndim == 4 and images.shape[1] == 1:
-        images = images[:, 0]
-    if images.ndim != 3 or tuple(images.shape[1:]) != (SIZE, SIZE):
-        raise DataError(f"{what}: images have the shape {tuple(images.shape)}; [N, {SIZE}, {SIZE}] is expected")
-    images = images.detach()
-    return checked(images.float() / 255 if images.dtype == torch.uint8 else images.float(), what)
+    images, shape = images.detach(), tuple(images.shape)
+    if images.ndim == 4 and 1 in (shape[1], shape[3]):
+        images = images.squeeze(1 if shape[1] == 1 else 3)
+    if images.ndim == 2 and shape[1] == SIZE * SIZE:
+        images = images.reshape(-1, SIZE, SIZE)
+    if images.ndim != 3 or images.shape[1] != images.shape[2] or images.shape[1] < SIZE:
+        raise DataError(f"{what}: images have the shape {shape}; {SHAPES}")
+    return _reduced_to_size(checked(_grey(images), what))
+
+
+SHAPES = (
+    f"[N, S, S] is expected, grey and square, S at least {SIZE}; take the mean of colours, cut to a square, enlarge "
+    "smaller ones"
+)
+
+
+def _grey(images: Tensor) -> Tensor:
+    """Floats, those of whole numbers between 0 and 255 divided by 255."""
+    whole = not images.is_floating_point() and images.dtype != torch.bool
+    bytes_ = whole and images.numel() and 1 < int(images.max()) <= 255
+    return images.float() / 255 if images.dtype == torch.uint8 or bytes_ else images.float()
+
+
+def _reduced_to_size(images: Tensor) -> Tensor:
+    """[N, S, S] reduced by area to [N, 28, 28], some at a time."""
+    if images.shape[1] == SIZE:
+        return images
+    parts = [reduce_by_area(part.numpy()) for part in images.split(500)]
+    return torch.from_numpy(np.concatenate(parts)).float() / 255
 
 
 def columns(path: Path, counts: dict[str, int]) -> dict[str, Tensor]:
@@ -89,19 +119,57 @@ def tensors(path: Path):
 
 
 def from_array(path: Path) -> Tensor:
-    """Float [N, 28, 28] of a .npy or .pt file, or of a .npz file with one array. Raises DataError."""
-    if path.suffix == ".pt":
-        loaded = tensors(path)
-        if not isinstance(loaded, Tensor):
-            raise DataError(f"{path} holds a {type(loaded).__name__} where one tensor of images is expected")
-        return square(loaded, str(path))
-    values = _array(path)
+    """Float [N, 28, 28] of a .npy, .pt or .pth file, a .npz file with one array, or MNIST's own format.
+
+    Raises DataError.
+    """
+    if path.suffix.lower() in (".pt", ".pth"):
+        return square(_only_tensor(path), str(path))
+    values = _idx(path) if _begins_as_idx(path) else _array(path)
     if values.dtype.kind not in "buif":
         raise DataError(f"{path} holds values of type {values.dtype}; grey values are numbers")
     if values.dtype != np.uint8:
         with np.errstate(over="ignore"):  # what is too large becomes infinite, and is refused as such
             values = values.astype(np.float32)  # torch knows neither other byte orders nor long doubles
     return square(torch.from_numpy(values), str(path))
+
+
+def _only_tensor(path: Path) -> Tensor:
+    """The tensor in a file, or the first of a pair of images and their labels, as torchvision keeps them."""
+    loaded = tensors(path)
+    if isinstance(loaded, (tuple, list)) and len(loaded) == 2 and all(isinstance(part, Tensor) for part in loaded):
+        images, labels = loaded
+        if labels.ndim == 1 and len(images) == len(labels):
+            return images
+    if not isinstance(loaded, Tensor):
+        raise DataError(
+            f"{path} holds a {type(loaded).__name__} where one tensor of images is expected; "
+            "save that alone: torch.save(images, path)"
+        )
+    return loaded
+
+
+def _opened(path: Path):
+    """The file, unpacked where it is packed by gzip."""
+    return gzip.open(path) if path.suffix.lower() == ".gz" else open(path, "rb")
+
+
+def _begins_as_idx(path: Path) -> bool:
+    try:
+        with _opened(path) as f:
+            return f.read(4) == IDX
+    except DAMAGE as error:
+        raise DataError(f"{path} cannot be read: {error}") from None
+
+
+def _idx(path: Path) -> np.ndarray:
+    """uint8 [N, H, W] of a file of images in MNIST's own format, packed or not."""
+    try:
+        with _opened(path) as f:
+            count, height, width = np.frombuffer(f.read(16)[4:], dtype=">u4").tolist()
+            return np.frombuffer(f.read(), dtype=np.uint8).reshape(count, height, width)
+    except DAMAGE as error:
+        raise DataError(f"{path} is cut short or damaged ({error}); replace it by the right one") from None
 
 
 def _array(path: Path) -> np.ndarray:
@@ -115,15 +183,27 @@ def _array(path: Path) -> np.ndarray:
             names = ", ".join(loaded.files)
     except DAMAGE as error:
         raise DataError(f"{path} cannot be read as an array without pickles ({error})") from None
-    raise DataError(f"{path} holds {names.count(',') + 1 if names else 0} arrays ({names}); one is expected")
+    raise DataError(
+        f"{path} holds {names.count(',') + 1 if names else 0} arrays ({names}); one is expected: "
+        "save the images alone, numpy.savez(path, images)"
+    )
 
 
-def from_folder(folder: Path) -> Tensor:
-    """Float [N, 28, 28] of the PNGs in a folder, in the order of their names, larger ones reduced. Raises DataError."""
-    files = sorted(file for file in folder.iterdir() if file.suffix.lower() == ".png")
+def from_folder(folder: Path) -> tuple[Tensor, list[str], list[str]]:
+    """Float [N, 28, 28] of the PNGs and JPEGs in a folder and in the folders in it, in the order of their names.
+
+    Larger ones are reduced. Also the folder of each, which is its class in a tree of classes, and warnings that name
+    what is ignored. Raises DataError.
+    """
+    found = sorted(file for file in folder.rglob("*") if file.is_file())
+    files = [f for f in found if f.suffix.lower() in PICTURES and not f.name.startswith(".")]
     if not files:
         raise DataError(f"{folder} holds no PNG files: put the images there as *.png, all of one size")
-    return torch.from_numpy(np.concatenate(list(_reduced(folder, files))))
+    ignored = Counter(f.suffix.lower() or f.name for f in found if f not in set(files))
+    said = ", ".join(f"{count:,} {suffix}" for suffix, count in ignored.most_common(5))
+    warnings = [f"warning: files that are no pictures are ignored: {said}"] if ignored else []
+    images = torch.from_numpy(np.concatenate(list(_reduced(folder, files))))
+    return images, [file.parent.relative_to(folder).as_posix() for file in files], warnings
 
 
 def _reduced(folder: Path, files: list[Path]) -> Iterable[np.ndarray]:
@@ -142,9 +222,9 @@ def _reduced(folder: Path, files: list[Path]) -> Iterable[np.ndarray]:
 
 
 def png(file: Path) -> np.ndarray:
-    """Grey values [H, W] in [0, 1] of a PNG. Raises DataError for one that is damaged or not opaque."""
+    """Grey values [H, W] in [0, 1] of a PNG or JPEG. Raises DataError for one that is damaged or not opaque."""
     try:
-        with Image.open(io.BytesIO(file.read_bytes()), formats=("PNG",)) as image:
+        with Image.open(io.BytesIO(file.read_bytes()), formats=("PNG", "JPEG")) as image:
             image.load()
             if image.mode.startswith("I"):  # 16 bits: Pillow's own conversion to 8 would cut them off at 255
                 return np.asarray(image, dtype=np.float64) / 65535

@@ -6,7 +6,7 @@ validation and test images are drawn once, with fixed seeds.
 
 import hashlib
 import io
-import re
+import warnings
 import zipfile
 from collections.abc import Iterator
 from copy import copy
@@ -20,7 +20,7 @@ from torch import Tensor
 
 from lagvae_lib.atomic import replace_with
 from lagvae_lib.data.glyphs import ORIGINAL, glyph_drawings
-from lagvae_lib.data.image_files import DAMAGE, columns, from_array, from_folder, reduce_by_area, square, tensors
+from lagvae_lib.data.image_files import DAMAGE, columns, reduce_by_area, square, tensors
 from lagvae_lib.data.sources import DataError, MissingData, fetch
 from lagvae_lib.paths import data_dir
 
@@ -32,18 +32,21 @@ DRAWINGS = 32_460
 # Of the names and PNGs in order: the archives themselves are packed in more than one way
 DRAWINGS_SHA256 = "1802059dcce2a73603a6a82130a127f2f15aa9877e835750537f3f6defd56070"
 GREY_SHA256 = "8167dffec9d3ee72541f00f4f120b260f19aebf40a2a4c142dfc5a700a187882"
-LEAST = 30  # images of the user's own
 
 
 @dataclass(frozen=True)
 class ImageSet:
-    """splits: "train", "valid", "test" -> grey images [N, H, W] in [0, 1]. sha256: of all grey values used."""
+    """splits: "train", "valid", "test" -> grey images [N, H, W] in [0, 1]. sha256: of all grey values used.
+
+    labels: the classes of a user's images, by split and in their order.
+    """
 
     name: str
     splits: dict[str, Tensor] = field(repr=False)
     source: str
     notes: tuple[str, ...] = ()
     stand_in: bool = False
+    labels: dict[str, list[str]] | None = None
 
     @property
     def sha256(self) -> str:
@@ -55,14 +58,25 @@ class ImageSet:
 
     def first(self, sizes: tuple[int | None, ...]) -> "ImageSet":
         """The first images of each split, None for all. Raises DataError where there are not so many."""
-        kept = {}
         for (name, images), size in zip(self.splits.items(), sizes, strict=True):
             if size is not None and size > len(images):
                 raise DataError(
                     f"data set {self.name!r} has {len(images):,} images in its {name} split; {size:,} were asked for"
                 )
-            kept[name] = images[:size]
-        return ImageSet(self.name, kept, self.source, self.notes, self.stand_in)
+        return self.at_most(sizes)
+
+    def at_most(self, sizes: tuple[int | None, ...]) -> "ImageSet":
+        """The same, or all images where there are fewer; a note says which splits are smaller than was asked for."""
+        given = list(zip(self.splits, sizes, strict=True))
+        kept = {name: self.splits[name][:size] for name, size in given}
+        fewer = [
+            f"{name} {len(kept[name]):,} of {size:,} images"
+            for name, size in given
+            if size is not None and size > len(kept[name])
+        ]
+        notes = (*self.notes, f"fewer than the profile takes, so all there are: {', '.join(fewer)}") if fewer else ()
+        labels = self.labels and {name: self.labels[name][:size] for name, size in given}
+        return ImageSet(self.name, kept, self.source, notes or self.notes, self.stand_in, labels)
 
 
 class ImageBatches:
@@ -72,10 +86,10 @@ class ImageBatches:
     `once` is set; iterating binarises with `seed`, always alike.
     """
 
-    def __init__(self, grey: Tensor, batch_size: int, seed: int, once: bool, device: str = "cpu"):
+    def __init__(self, grey: Tensor, batch_size: int, seed: int, once: bool):
         if batch_size < 1 or not len(grey):
             raise ValueError(f"batches of {batch_size} out of {len(grey)} images: both must be at least 1")
-        self.grey, self.batch_size, self.seed, self.once, self.device = grey, batch_size, seed, once, device
+        self.grey, self.batch_size, self.seed, self.once = grey, batch_size, seed, once
         self._fixed: Tensor | None = None
 
     @property
@@ -106,7 +120,7 @@ class ImageBatches:
         """All images binarised with `seed`, bool [N, H, W]."""
         if self._fixed is None:
             generator = torch.Generator().manual_seed(self.seed)
-            self._fixed = torch.rand(self.grey.shape, generator=generator) < self.grey
+            self._fixed = torch.rand(self.grey.shape, generator=generator).to(self.grey.device) < self.grey
         return self._fixed
 
     def order(self, generator: torch.Generator) -> list[list[int]]:
@@ -115,22 +129,35 @@ class ImageBatches:
 
     def get(self, handle: list[int], generator: torch.Generator) -> Tensor:
         """The batch of those images, [B, 1, H, W]."""
-        if self.once:
-            return self._as_input(self.fixed[handle])
-        grey = self.grey[handle]
-        return self._as_input(torch.rand(grey.shape, generator=generator) < grey)
+        return self._as_input(self._binarised(handle, self._own(generator)))
 
     def draw(self, generator: torch.Generator) -> Tensor:
         """An inner batch: `batch_size` images, none twice."""
-        return self.get(torch.randperm(len(self.grey), generator=generator)[: self.batch_size].tolist(), generator)
+        own = self._own(generator)
+        chosen = torch.randperm(len(self.grey), generator=own, device=own.device)[: self.batch_size]
+        return self._as_input(self._binarised(chosen, own))
+
+    def _binarised(self, chosen: Tensor | list[int], own: torch.Generator) -> Tensor:
+        if self.once:
+            return self.fixed[chosen]
+        grey = self.grey[chosen]
+        return torch.rand(grey.shape, generator=own, device=own.device) < grey
+
+    def _own(self, generator: torch.Generator) -> torch.Generator:
+        """`generator` itself on a processor; on a GPU one there, seeded by it, so that no image has to be copied."""
+        if self.grey.device.type == "cpu":
+            return generator
+        seed = int(torch.randint(2**62, (), generator=generator))
+        return torch.Generator(self.grey.device).manual_seed(seed)
 
     def _as_input(self, images: Tensor) -> Tensor:
-        return images.unsqueeze(1).to(self.device).float()  # a bool is a quarter of a float on its way to a GPU
+        return images.unsqueeze(1).float()
 
     def to(self, device: str) -> "ImageBatches":
-        """The same batches on another device; what is drawn is drawn on the CPU, so that it is the same everywhere."""
+        """The same images on another device; held-out ones are binarised alike everywhere, training ones per device."""
         moved = copy(self)
-        moved.device = device
+        moved._fixed = self.fixed.to(device) if self.once else None
+        moved.grey = self.grey.to(device)
         return moved
 
 
@@ -146,8 +173,11 @@ def image_set(name: str, sizes: tuple[int | None, ...] = (None, None, None)) -> 
     """
     if name == "glyphs":
         return _glyphs(sizes)
-    found = {"omniglot": _omniglot, "omniglot-28": _omniglot_28}.get(name, lambda: _users(Path(name)))()
-    return found.first(sizes)
+    from lagvae_lib.data.own_images import users_images  # which makes an `ImageSet` itself
+
+    if name in ("omniglot", "omniglot-28"):
+        return (_omniglot if name == "omniglot" else _omniglot_28)().first(sizes)
+    return users_images(name).at_most(sizes)
 
 
 # -- OMNIGLOT ----------------------------------------------------------------------------------------------------------
@@ -208,8 +238,8 @@ def _grey_drawings() -> np.ndarray:
     try:
         with replace_with(cache) as temporary, open(temporary, "wb") as f:
             np.savez_compressed(f, grey=grey)
-    except OSError as error:
-        raise DataError(f"{cache} cannot be written ({error}); make room there, or set LAGVAE_DATA") from error
+    except OSError as error:  # a read-only or a full disk; the archives serve as well, only slower
+        warnings.warn(f"{cache} cannot be written ({error}): the drawings are reduced anew each time", stacklevel=2)
     return grey
 
 
@@ -257,7 +287,7 @@ def _sha256(values: np.ndarray) -> str:
     return hashlib.sha256(np.ascontiguousarray(values).tobytes()).hexdigest()
 
 
-# -- the stand-in and the user's own -----------------------------------------------------------------------------------
+# -- the stand-in -----------------------------------------------------------------------------------
 
 
 def _glyphs(sizes: tuple[int | None, ...]) -> ImageSet:
@@ -268,23 +298,3 @@ def _glyphs(sizes: tuple[int | None, ...]) -> ImageSet:
     grey = torch.from_numpy(reduce_by_area(drawings)).float() / 255
     source = f"letters of the DejaVu fonts, warped at random, drawn at {ORIGINAL}x{ORIGINAL}"
     return ImageSet("glyphs", _split(grey, wanted), source, stand_in=True)
-
-
-def _users(path: Path) -> ImageSet:
-    """The user's own images, split 80/10/10 by a fixed permutation.
-
-    The name is the file's, made fit for a folder, and the first 8 hex digits of the grey values' sha256, so that a
-    changed file is another data set and none is taken for a published one.
-    """
-    if not path.exists():
-        raise DataError(f"{path} does not exist: give a folder of PNGs, or a .npy, .npz or .pt file of grey images")
-    grey = from_folder(path) if path.is_dir() else from_array(path)
-    if len(grey) < LEAST:
-        raise DataError(f"{path} holds {len(grey)} images; at least {LEAST} are needed for three splits")
-    sha256, whole = _sha256(grey.numpy()), path.resolve()
-    name = re.sub(r"[^A-Za-z0-9_]+", "-", whole.name if path.is_dir() else whole.stem).strip("-") or "images"
-    held_out = len(grey) // 10
-    sizes = {"train": len(grey) - 2 * held_out, "valid": held_out, "test": held_out}
-    source = f"the user's own {'folder' if path.is_dir() else 'file'} {whole.name}, grey values sha256 {sha256}"
-    notes = ("split 80/10/10 by a fixed permutation",)
-    return ImageSet(f"{name}-{sha256[:8]}", _split(grey, sizes), source, notes)

@@ -7,7 +7,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from lagvae_lib.data import family, is_file, resolve_name
+from lagvae_lib.data import family, is_file, resolve_name, split_label_column
 from lagvae_lib.data.corpora import Corpus, text_corpus, user_corpus
 from lagvae_lib.data.grammar import grammar_corpus
 from lagvae_lib.data.images import image_batches, image_set
@@ -18,7 +18,7 @@ from lagvae_lib.data.text import TextBatches, Vocab
 
 class Batches(Protocol):
     """A split as batches. `order` gives an epoch's, as handles (plain values) for `get`. Generators are CPU generators,
-    so that one seed serves every device."""
+    so that one seed serves every device; a split on a GPU may draw there, by a generator that they seed."""
 
     def __len__(self) -> int: ...
     def __iter__(self): ...
@@ -33,7 +33,8 @@ class Data:
     """A data set as a run uses it. `fresh`: further examples that nothing is fitted to or selected on (the toy).
 
     units: a batch's size as the inner loop counts it, predicted words for text, images for images.
-    vocab: of text; None for images.
+    vocab: of text; None for images. labels: of a labelled file's or folder's examples, by split and in the order in
+    which `TextBatches.sentences` or `ImageBatches.grey` has them.
     """
 
     name: str
@@ -47,6 +48,12 @@ class Data:
     vocab: Vocab | None
     units: Callable[[Tensor], int]
     fresh: Batches | None = None
+    labels: dict[str, list] | None = None
+
+    @property
+    def family(self) -> str:
+        """Which kind of data this is, one of `data.FAMILIES`; a name such as `mine-0123abcd` does not tell."""
+        return "images" if self.vocab is None else "text" if self.fresh is None else "toy"
 
 
 def predicted_words(x: Tensor) -> int:
@@ -86,6 +93,7 @@ def _images(name: str, settings) -> Data:
         notes=found.notes,
         vocab=None,
         units=len,
+        labels=found.labels,
     )
 
 
@@ -96,8 +104,13 @@ def _text(name: str, settings) -> Data:
         corpus = grammar_corpus(*(size or default for size, default in zip(sizes, (10_000, 1_000, 1_000), strict=True)))
     else:
         options["sizes"] = sizes if all(sizes) else None
-        corpus = user_corpus(name, **options) if is_file(name) else text_corpus(name, **options)
+        corpus = _users_corpus(name, options) if is_file(name) else text_corpus(name, **options)
     return _as_data(corpus, settings.batch_size)
+
+
+def _users_corpus(name: str, options: dict) -> Corpus:
+    path, column = split_label_column(name)
+    return user_corpus(path, label_column=column, **options)
 
 
 def _as_data(corpus: Corpus, batch_size: int) -> Data:
@@ -113,6 +126,7 @@ def _as_data(corpus: Corpus, batch_size: int) -> Data:
         notes=tuple(corpus.notes),
         vocab=corpus.vocab,
         units=predicted_words,
+        labels=corpus.labels,
     )
 
 

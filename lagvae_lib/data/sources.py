@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lagvae_lib.atomic import replace_with
+from lagvae_lib.errors import UserError
 from lagvae_lib.names import choose
 from lagvae_lib.paths import data_dir, mirror_dir
 
@@ -20,7 +21,7 @@ from lagvae_lib.paths import data_dir, mirror_dir
 TIMEOUT = (4.0, 15.0)
 
 
-class DataError(Exception):
+class DataError(UserError):
     """A data file or its content cannot be used; the message says why and what to do."""
 
 

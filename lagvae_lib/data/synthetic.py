@@ -20,6 +20,7 @@ import json
 import math
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -307,11 +308,19 @@ def _read_cache(folder: Path) -> tuple[str, str] | None:
     try:
         train, test = ((folder / name).read_text("utf-8") for name in ("train.txt", "test.txt"))
         recorded = (folder / "sha256").read_text("utf-8").strip()
-    except (FileNotFoundError, UnicodeDecodeError):
+    except (OSError, UnicodeDecodeError):
         return None
     sizes = PAPER.train_lines, PAPER.lines - PAPER.train_lines
     good = _sha256(train, test) == recorded and _well_formed(train, sizes[0]) and _well_formed(test, sizes[1])
     return (train, test) if good else None
+
+
+def _write_cache(folder: Path, texts: tuple[str, str]) -> None:
+    """Keep the texts if that is possible: they are the same when they are generated anew."""
+    with suppress(OSError):
+        for name, text in zip(("train.txt", "test.txt"), texts, strict=True):
+            write_text(folder / name, text)
+        write_text(folder / "sha256", _sha256(*texts) + "\n")
 
 
 def synthetic_corpus() -> SyntheticCorpus:
@@ -321,9 +330,7 @@ def synthetic_corpus() -> SyntheticCorpus:
     if texts is None:
         lines = generate()
         texts = _as_text(lines[: PAPER.train_lines]), _as_text(lines[PAPER.train_lines :])
-        for name, text in zip(("train.txt", "test.txt"), texts, strict=True):
-            write_text(folder / name, text)
-        write_text(folder / "sha256", _sha256(*texts) + "\n")
+        _write_cache(folder, texts)
     train, test = ([line.split() for line in text.splitlines()] for text in texts)
     return SyntheticCorpus(train, test, _sha256(*texts))
 

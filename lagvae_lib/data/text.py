@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import groupby
 from pathlib import Path
+from sys import intern
 
 import torch
 from torch import Tensor
@@ -65,7 +66,7 @@ def _decode(path: Path, number: int, raw: bytes) -> str:
     return line
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Document:
     """The words of one line, unknown words written `<unk>`, and its label where the set has one."""
 
@@ -75,7 +76,8 @@ class Document:
 
 def plain_document(line: str) -> Document:
     """A line that is all text."""
-    return Document(tuple(SPECIAL[UNKNOWN] if w in UNKNOWN_SPELLINGS else w for w in line.split()))
+    # `intern`: a word is in memory once, however often it is in a corpus
+    return Document(tuple(SPECIAL[UNKNOWN] if w in UNKNOWN_SPELLINGS else intern(w) for w in line.split()))
 
 
 def star_document(line: str) -> Document:

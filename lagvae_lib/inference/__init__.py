@@ -47,13 +47,14 @@ class Step:
 
     loss: of the outer batch, means over its examples, detached. phase: "aggressive" or "plain". inner_steps: the length
     of Algorithm 1's inner loop, 0 where there was none. clipped: the share of this iteration's gradients whose norm
-    passed the limit. logged: what else belongs in the training history; its epoch means become columns of those names.
+    passed the limit; on a GPU a tensor that has not been waited for. logged: what else belongs in the training history;
+    its epoch means become columns of those names.
     """
 
     loss: Loss
     phase: str = "plain"
     inner_steps: int = 0
-    clipped: float = 0.0
+    clipped: float | Tensor = 0.0
     logged: dict[str, float] = field(default_factory=dict)
 
 

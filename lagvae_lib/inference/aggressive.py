@@ -18,9 +18,10 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
+from lagvae_lib.errors import BadValue
 from lagvae_lib.inference import MAX_NORM, Batch, Optimisers, Step
 from lagvae_lib.inference.amortised import Amortised
-from lagvae_lib.inference.gradients import clip, means, zero_grad
+from lagvae_lib.inference.gradients import clip, means, share, zero_grad
 from lagvae_lib.models.holding import without_gradient, without_statistics
 from lagvae_lib.names import choose, require
 
@@ -54,7 +55,7 @@ class Aggressive:
         images, patience 5) to the patience.
     stop_metric: which MI decides that: "mi", the estimate within minibatches, or "mi_large" (not the paper's), over all
         validation examples, which has less noise.
-    first_reference: the MI that the first epoch is compared with; None: any (released: 0 for text, -1 for the toy).
+    first_reference: the MI that the first epoch is compared with; None: any (released: 0, and -1 for the toy).
     batch_norm: what the running statistics of BatchNorm do while their half of the model stands still. "move": every
         pass in training mode moves them, the decoder's in the inner loop and the encoder's in the decoder step, as
         released. "hold": they stand still as the parameters do. Training itself normalises by the batch in both cases.
@@ -83,7 +84,7 @@ class Aggressive:
         require(self, "window max_steps fixed_steps stop_patience", least=1)
         require(self, "max_norm", above=0)
         if self.max_steps < self.window:
-            raise ValueError(f"max_steps must be at least the window of {self.window}, not {self.max_steps}")
+            raise BadValue(f"max_steps must be at least the window of {self.window}, not {self.max_steps}")
 
     def begin(self) -> dict:
         """The state before the first iteration: aggressive, and no mutual information seen yet."""
@@ -124,7 +125,7 @@ class Aggressive:
                     previous = current
                 x = batch.draw()
         zero_grad([*encoder, *decoder])
-        return InnerLoop(step, float(clipped) / step)
+        return InnerLoop(step, share(clipped, step))
 
     def _caught_up(self, previous: WindowMean, current: WindowMean) -> bool:
         """Whether the encoder has caught up, by the mean losses of two windows in a row."""
@@ -142,7 +143,7 @@ class Aggressive:
             loss.loss.mean().backward()
         clipped = clip([*encoder, *decoder], self.max_norm)
         optimiser.step()
-        return Step(means(loss), clipped=float(clipped))
+        return Step(means(loss), clipped=share(clipped))
 
     def _statistics(self, model: Trainable, still: list[torch.nn.Parameter]) -> AbstractContextManager:
         """What `batch_norm` asks for while the parameters `still` stand still."""
@@ -175,7 +176,7 @@ class InnerLoop(NamedTuple):
     """How many steps an inner loop made, and in what share of them the gradient was clipped."""
 
     steps: int
-    clipped: float
+    clipped: float | torch.Tensor
 
 
 class WindowMean(NamedTuple):

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from lagvae_lib.inference import MAX_NORM, Batch, Optimisers, Step
-from lagvae_lib.inference.gradients import clip, means, zero_grad
+from lagvae_lib.inference.gradients import clip, means, share, zero_grad
 from lagvae_lib.names import require
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ class Amortised:
         for optimiser in optimisers:
             if optimiser is not None:
                 optimiser.step()
-        return Step(means(loss), clipped=float(clipped))
+        return Step(means(loss), clipped=share(clipped))
 
     def epoch_end(self, state: dict, mi: float, mi_large: float | None = None) -> dict:
         """Nothing changes."""

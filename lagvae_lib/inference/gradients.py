@@ -1,4 +1,7 @@
-"""What every strategy does with gradients: forget them, clip them, and detach the loss that they came from."""
+"""What every strategy does with gradients: forget them, clip them, and detach the loss that they came from.
+
+A parameter may have an `unused` beside it, whose gradient moves nothing but counts in the norm (`models.causal`).
+"""
 
 from __future__ import annotations
 
@@ -14,13 +17,22 @@ if TYPE_CHECKING:
 
 def zero_grad(parameters: list[torch.nn.Parameter]) -> None:
     """Forget all gradients."""
-    for parameter in parameters:
+    for parameter in [*parameters, *_unused(parameters)]:
         parameter.grad = None
 
 
 def clip(parameters: list[torch.nn.Parameter], max_norm: float) -> Tensor:
     """Scale the gradients of `parameters` to a joint norm of at most `max_norm`; returns whether they passed it."""
-    return torch.nn.utils.clip_grad_norm_(parameters, max_norm) > max_norm
+    return torch.nn.utils.clip_grad_norm_([*parameters, *_unused(parameters)], max_norm) > max_norm
+
+
+def share(count: Tensor, steps: int = 1) -> float | Tensor:
+    """count / steps: a number where it is at hand, a tensor where a GPU would have to be waited for."""
+    return float(count) / steps if count.device.type == "cpu" else count.double() / steps
+
+
+def _unused(parameters: list[torch.nn.Parameter]) -> list[Tensor]:
+    return [parameter.unused for parameter in parameters if hasattr(parameter, "unused")]
 
 
 def means(loss: Loss) -> Loss:

@@ -22,11 +22,12 @@ from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 from lagvae_lib.inference import MAX_NORM, Batch, Optimisers, Step
-from lagvae_lib.inference.gradients import clip, means, zero_grad
+from lagvae_lib.inference.gradients import clip, means, share, zero_grad
 from lagvae_lib.lazy import torch
 from lagvae_lib.models.gaussian import DiagonalGaussian, standard_noise
 from lagvae_lib.models.holding import evaluating, without_gradient, without_statistics
 from lagvae_lib.names import choose, require
+from lagvae_lib.numerics import exact
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -88,7 +89,7 @@ class SemiAmortised:
         for optimiser in optimisers:
             if optimiser is not None:
                 optimiser.step()
-        return Step(means(loss), clipped=float(clipped), logged=self._logged(norms))
+        return Step(means(loss), clipped=share(clipped), logged=self._logged(norms))
 
     def backward(self, model: VAE, batch: Batch, theta: list[nn.Parameter]) -> tuple[Loss, list[Tensor]]:
         """Add the total gradient of the loss at lambda_K to every parameter's `grad`.
@@ -99,12 +100,12 @@ class SemiAmortised:
         q = model.encode(batch.x)
         start = torch.stack([q.mu, q.logvar]).detach()
         gradient = partial(gradient_at, model, batch, theta)
-        with without_statistics(model, theta):
+        with without_statistics(model, theta), exact(model):
             last, visits = self.refine(start, gradient, draw_seeds(self.steps))
         last.requires_grad_()
         loss = model.loss_at(batch.x, DiagonalGaussian(*last), batch.kl_weight)
         loss.loss.mean().backward()
-        with without_statistics(model, theta):
+        with without_statistics(model, theta), exact(model):
             d_start, norms = self.sweep_back(last.grad, visits, gradient, theta)
         torch.autograd.backward([q.mu, q.logvar], list(d_start))
         return loss, norms
@@ -140,10 +141,11 @@ class SemiAmortised:
     def hessian_vector(self, visit: Visit, v: Tensor, gradient: Gradient) -> list[Tensor]:
         """[H_lambda v, then H_theta,lambda v for each of theta, then the norm of the perturbed gradient], unclipped.
 
-        The subtraction loses digits. With a small trained LSTM-VAE in single precision (K = 10, nothing clipped) the
-        total gradient was off by 6% (median of 12 batches; 0.0005% in double precision) at the paper's eps = 1e-5, by
-        0.3% to 0.7% at 1e-4, 0.2% at 1e-3 and 1% to 2% at 1e-2, where the curve is no longer straight. Of a collapsed
-        model's encoder gradient, which is next to zero, nothing was left at 1e-5 (160%), and 3% was wrong at 1e-2.
+        The subtraction loses digits, which is why no setting of precision reaches it (`backward`). With a small trained
+        LSTM-VAE in single precision (K = 10, nothing clipped) the total gradient was off by 6% (median of 12 batches;
+        0.0005% in double precision) at the paper's eps = 1e-5, by 0.3% to 0.7% at 1e-4, 0.2% at 1e-3 and 1% to 2% at
+        1e-2, where the curve is no longer straight. Of a collapsed model's encoder gradient, which is next to zero,
+        nothing was left at 1e-5 (160%), and 3% was wrong at 1e-2.
         """
         perturbed, d_at = gradient(visit.at + self.eps * v, visit.draw), visit.d_at
         norm = joint_norm(perturbed)

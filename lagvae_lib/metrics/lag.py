@@ -81,7 +81,8 @@ def gaps(posterior: GridPosterior, q: DiagonalGaussian) -> Gaps:
 def measure(model, x: Tensor, q: DiagonalGaussian) -> dict:
     """One look at the posterior mean space: the points of Figure 2, and means of the gaps and of log p(x).
 
-    x: [N, T], one batch. Returns numbers and two tensors [N]: `model_mean`, horizontal, `inference_mean`, vertical.
+    x: [N, T], one batch. Returns numbers and two tensors [N] on the processor: `model_mean`, horizontal,
+    `inference_mean`, vertical.
     """
     posterior = grid_posterior(model, x, q).seen()
     split = gaps(posterior, q)
@@ -89,6 +90,6 @@ def measure(model, x: Tensor, q: DiagonalGaussian) -> dict:
         **{name: float(value.mean()) for name, value in split._asdict().items()},
         "log_evidence": float(posterior.log_evidence.mean()),
         "posterior_sd": float(posterior.sd().mean()),
-        "model_mean": posterior.mean().float(),
-        "inference_mean": q.mu[:, 0].float(),
+        "model_mean": posterior.mean().float().cpu(),
+        "inference_mean": q.mu[:, 0].float().cpu(),
     }

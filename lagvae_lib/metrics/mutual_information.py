@@ -65,8 +65,8 @@ def paper_estimate(
     sizes, total = list(batch_sizes), 0.0
     for z_b, mu_b, logvar_b in zip(z.split(sizes), q.mu.split(sizes), q.logvar.split(sizes), strict=True):
         negative_entropy = -0.5 * (1 + LOG_2PI + logvar_b).sum()
-        total += float(negative_entropy - _log_mixture(z_b, mu_b, logvar_b).sum())
-    return total / len(z)
+        total = total + (negative_entropy - _log_mixture(z_b, mu_b, logvar_b).sum())
+    return float(total) / len(z)  # one transfer from a GPU, not one a minibatch
 
 
 @torch.no_grad()

@@ -6,16 +6,19 @@ current pixel and its own row, so that the half that a mask would discard is not
 
 import math
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from lagvae_lib.models.causal import CausalConv, causal
 from lagvae_lib.models.gaussian import DiagonalGaussian
+from lagvae_lib.models.ops import lower
+from lagvae_lib.names import choose
 
 SIZE = 28
+LAST_STARTS = ("he", "torch")
 MAPS = 512  # channels times (image, z) pairs seen at once without gradients: about what fits into a core's cache
 PAIRS_ACCELERATOR = 512  # enough to fill a GPU; memory is what bounds it
 
@@ -80,47 +83,15 @@ class ResNetEncoder(nn.Module):
         return DiagonalGaussian(*self.linear(hidden).chunk(2, dim=1))
 
 
-class CausalConv(nn.Conv2d):
-    """A convolution over what comes before each pixel in raster order, and over the pixel itself unless `strict`.
-
-    weight: [outputs, inputs, kernel // 2 + 1, kernel]. In its last row the pixels to the right (and with `strict` the
-    pixel itself) are masked: exactly zero, with a gradient of exactly zero.
-    """
-
-    def __init__(self, inputs: int, outputs: int, kernel: int, strict: bool = False):
-        if kernel % 2 == 0:
-            raise ValueError(f"a kernel has an odd size, not {kernel}")
-        super().__init__(inputs, outputs, (kernel // 2 + 1, kernel), bias=False)
-        self.reach = kernel // 2
-        mask = torch.ones(kernel // 2 + 1, kernel)
-        mask[-1, self.reach + (not strict) :] = 0
-        self.register_buffer("mask", mask, persistent=False)
-
-    def causal_weight(self) -> Tensor:
-        """The weight with its mask."""
-        return self.weight * self.mask
-
-    def forward(self, x: Tensor) -> Tensor:
-        return causal(x, self.causal_weight())
-
-
-def causal(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """Convolve x [B, inputs, H, W] with a causal kernel; rows above and columns beside the image are zero."""
-    reach = weight.shape[3] // 2
-    # A padded copy and not rows cut off the output: a slice is not dense, and BatchNorm's backward pass is then 4-9
-    # times slower (the whole training step of the paper's shape 1.6 times).
-    return F.conv2d(F.pad(x, (0, 0, reach, 0)), weight, bias, padding=(0, reach))
-
-
 class CausalBlock(nn.Module):
     """A residual block: 1x1 to half the channels, causal convolution, 1x1 back; BatchNorm and ELU."""
 
-    def __init__(self, channels: int, kernel: int):
+    def __init__(self, channels: int, kernel: int, count_unused: bool = False):
         super().__init__()
         half = channels // 2
         self.narrow = nn.Conv2d(channels, half, 1, bias=False)
         self.narrow_norm = nn.BatchNorm2d(half)
-        self.causal = CausalConv(half, half, kernel)
+        self.causal = CausalConv(half, half, kernel, count_unused=count_unused)
         self.causal_norm = nn.BatchNorm2d(half)
         self.widen = nn.Conv2d(half, channels, 1, bias=False)
         self.widen_norm = nn.BatchNorm2d(channels)
@@ -152,7 +123,8 @@ class PixelCNNDecoder(nn.Module):
     From there on every layer is a `CausalBlock`; layer i > 2 also gets the output of layer i - 3 through a block of its
     own, and so does what the last layer hands on. kernels: of each layer, the first included. precision: dtype of the
     convolutions (autocast), None for float32. skip: every layer also gets a linear map of z, one number a channel
-    (Skip-VAE, Dieng et al. 2019).
+    (Skip-VAE, Dieng et al. 2019). last_start: "he", the last hidden layer begins as the others do; "torch", at torch's
+    own scale, .4 of that, as released. count_unused: see `CausalConv`.
     """
 
     def __init__(
@@ -163,22 +135,27 @@ class PixelCNNDecoder(nn.Module):
         latent_maps: int = 4,
         size: int = SIZE,
         skip: bool = False,
+        last_start: str = "he",
+        count_unused: bool = False,
     ):
         super().__init__()
+        choose(last_start, LAST_STARTS, "last_start")
         self.nz, self.size = nz, size
         self.precision: torch.dtype | None = None
-        self.first = CausalConv(1, channels, kernels[0], strict=True)
+        self.first = CausalConv(1, channels, kernels[0], strict=True, count_unused=count_unused)
         if nz:
             self.z_to_maps = nn.Linear(nz, latent_maps * size * size)
             self.maps = nn.Conv2d(latent_maps, channels, kernels[0], padding=kernels[0] // 2, bias=False)
         self.first_norm = nn.BatchNorm2d(channels)
         self.z_to_layers = nn.Linear(nz, channels * len(kernels[1:]), bias=False) if skip else None
-        self.blocks = nn.ModuleList(CausalBlock(channels, kernel) for kernel in kernels[1:])
-        self.skips = nn.ModuleList(CausalBlock(channels, kernel) for kernel in kernels[1:-1])
+        self.blocks = nn.ModuleList(CausalBlock(channels, kernel, count_unused) for kernel in kernels[1:])
+        self.skips = nn.ModuleList(CausalBlock(channels, kernel, count_unused) for kernel in kernels[1:-1])
         self.last = nn.Conv2d(channels, channels, 1, bias=False)
         self.last_norm = nn.BatchNorm2d(channels)
         self.logit = nn.Conv2d(channels, 1, 1, bias=False)
         initialise(self)
+        if last_start == "torch":
+            self.last.reset_parameters()
         self.logit.reset_parameters()  # torch's own, as released: He's for one output would begin with extreme logits
 
     def log_prob(self, x: Tensor, z: Tensor | None) -> Tensor:
@@ -252,11 +229,6 @@ class PixelCNNDecoder(nn.Module):
             codes = self.layer_codes(flat if flat is None else flat[pairs])
             parts.append(bernoulli(x[image[pairs]], folded.logits(hidden, codes)))
         return torch.cat(parts).view(-1, samples)
-
-
-def lower(precision: torch.dtype | None, like: Tensor) -> AbstractContextManager:
-    """Convolutions in `precision` inside the block; None leaves them as they are."""
-    return nullcontext() if precision is None else torch.autocast(like.device.type, precision)
 
 
 Layer = Callable[[Tensor], Tensor]

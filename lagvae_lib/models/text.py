@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lagvae_lib.models.gaussian import DiagonalGaussian
-from lagvae_lib.models.ops import linear_cross_entropy, lstm, lstm_step
+from lagvae_lib.models.ops import linear_cross_entropy, lower, lstm, lstm_step
 
+STATES = 2**26  # numbers in the hidden states that exist at once on a GPU without gradients: 256 MB
 TOKENS = 2048  # about as many are scored by one product with the vocabulary when there are no gradients
 
 
@@ -75,8 +76,9 @@ class LSTMDecoder(nn.Module):
 
     z sets the first cell state (c0 = W z, h0 = tanh c0) and stands beside the word in every step's input. That input's
     projection is linear, so z's share of it is one bias per sentence instead of a longer input at each step.
-    precision: dtype of the products with the vocabulary (see `linear_cross_entropy`). skip: z reaches the output layer
-    too, past the LSTM (Skip-VAE, Dieng et al. 2019).
+    precision: dtype of the products with the vocabulary (see `linear_cross_entropy`) and, on a GPU, of the recurrence.
+    recurrence: "own", `ops.lstm`, which shares what it can; "cudnn", torch's, a single launch on a GPU for all steps;
+        "auto": by device. skip: z reaches the output layer too, past the LSTM (Skip-VAE, Dieng et al. 2019).
     """
 
     def __init__(
@@ -92,6 +94,7 @@ class LSTMDecoder(nn.Module):
         super().__init__()
         self.nz, self.embedding_size = nz, embedding
         self.precision: torch.dtype | None = None
+        self.recurrence = "auto"
         self.embed = nn.Embedding(words, embedding)
         self.lstm = nn.LSTM(embedding + nz, hidden)  # holds the parameters; `ops.lstm` runs the recurrence
         self.z_to_cell = nn.Linear(nz, hidden, bias=False) if nz else None
@@ -103,6 +106,8 @@ class LSTMDecoder(nn.Module):
     def log_prob(self, x: Tensor, z: Tensor | None) -> Tensor:
         """log p(x|z) in nats, [B, k] for x [B, T] and z [B, k, nz] (k = 1 and z None without a latent variable)."""
         samples = 1 if z is None else z.shape[1]
+        if not torch.is_grad_enabled() and self._fused(x):
+            return self._log_prob_pairs(x, z)
         if samples == 1 and torch.is_grad_enabled():
             return self._log_prob_whole(x, z if z is None else z[:, 0]).unsqueeze(1)
         if torch.is_grad_enabled():
@@ -112,10 +117,41 @@ class LSTMDecoder(nn.Module):
     def _log_prob_whole(self, x: Tensor, z: Tensor | None) -> Tensor:
         """[B]: all steps in one backward pass, for training."""
         h0, c0, share = self.start(z, len(x))
-        hidden = lstm(self._words(x[:, :-1].t()) + share.gates, self.lstm.weight_hh_l0, h0, c0)  # [T-1, B, H]
+        if self._fused(x):
+            hidden = self._recur(x, z, h0, c0)  # [T-1, B, H]
+        else:
+            hidden = lstm(self._words(x[:, :-1].t()) + share.gates, self.lstm.weight_hh_l0, h0, c0)
         hidden, target = (self.dropout(hidden) + share.output).flatten(0, 1), x[:, 1:].t().flatten()
         nll = linear_cross_entropy(hidden, self.vocabulary.weight, target, precision=self.precision)
         return -nll.view(-1, len(x)).sum(0)
+
+    def _fused(self, x: Tensor) -> bool:
+        return self.recurrence == "cudnn" or (self.recurrence == "auto" and x.device.type == "cuda")
+
+    def _recur(self, x: Tensor, z: Tensor | None, h0: Tensor, c0: Tensor) -> Tensor:
+        """Hidden states [T-1, B, H] by `self.lstm` itself, on words and z side by side."""
+        inputs = self.dropout(self.embed(x[:, :-1].t()))
+        if z is not None:
+            inputs = torch.cat([inputs, z.expand(len(inputs), *z.shape)], dim=2)
+        mode, self.lstm.training = (
+            self.lstm.training,
+            True,
+        )  # or cuDNN keeps nothing for a backward pass; no dropout here
+        try:
+            with lower(self.precision, x):
+                return self.lstm(inputs, (h0.unsqueeze(0), c0.unsqueeze(0)))[0].to(h0.dtype)
+        finally:
+            self.lstm.training = mode
+
+    def _log_prob_pairs(self, x: Tensor, z: Tensor | None) -> Tensor:
+        """[B, k]: without gradients on a GPU, all steps at once as many (sentence, z) pairs as memory allows."""
+        samples, steps = 1 if z is None else z.shape[1], x.shape[1] - 1
+        index = torch.arange(len(x), device=x.device).repeat_interleave(samples)
+        flat, size = z if z is None else z.flatten(0, 1), self.vocabulary.in_features
+        parts = index.split(max(1, STATES // (steps * size)))
+        codes = [None] * len(parts) if flat is None else flat.split(len(parts[0]))
+        pairs = zip(parts, codes, strict=True)
+        return torch.cat([self._log_prob_whole(x[rows], code) for rows, code in pairs]).view(len(x), samples)
 
     def _log_prob_stepwise(self, x: Tensor, z: Tensor | None) -> Tensor:
         """[B, k]: without gradients only the latest states are kept, and samples of one sentence share its words."""

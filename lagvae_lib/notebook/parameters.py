@@ -6,19 +6,31 @@ papermill passes unknown names and wrong types without a word, so every notebook
     settings = notebook.settings(globals())
 """
 
-import types
 from dataclasses import dataclass
 
 from lagvae_lib.config.methods import METHODS, find
-from lagvae_lib.config.profiles import DEVICES, PROFILES, choose_device, default_profile
+from lagvae_lib.config.profiles import PROFILES, check_seed, choose_device
 from lagvae_lib.data import resolve_name
+from lagvae_lib.errors import UserError
 from lagvae_lib.names import choose
-from lagvae_lib.runs.record import Run
+from lagvae_lib.notebook import cells
+from lagvae_lib.numerics import PRECISIONS
+from lagvae_lib.runs.record import Run, auto_profile
 
-SHELL = {"In", "Out", "exit", "quit", "open", "get_ipython"}  # what IPython itself puts among a notebook's names
+# What a parameter is made of. "words" and "numbers" are text with commas, or the list that YAML makes of it.
+KINDS = {
+    "dataset": "str",
+    "methods": "words",
+    "method": "str",
+    "seed": "int",
+    "seeds": "numbers",
+    "points": "int",
+    "profile": "str",
+    "device": "str",
+}
 
 
-class BadParameter(ValueError):
+class BadParameter(UserError, ValueError):
     """A notebook's parameter has an unknown name, a wrong type or an impossible value."""
 
 
@@ -32,6 +44,8 @@ class Settings:
     seeds: tuple[int, ...]
     profile: str
     device: str
+    precision: str = "float32"
+    deterministic: bool = False
 
     @property
     def seed(self) -> int:
@@ -44,73 +58,112 @@ class Settings:
 
         seed = self.seed if seed is None else seed
         prefix = f"{method}, seed {seed}: "
+        numerics = {"precision": self.precision, "deterministic": self.deterministic}
         return run_named(
-            self.dataset, method, self.profile, seed, self.device, report=lambda line: print(prefix + line, flush=True)
+            self.dataset,
+            method,
+            self.profile,
+            seed,
+            self.device,
+            report=lambda line: print(prefix + line, flush=True),
+            **numerics,
         )
 
 
 def settings(names: dict) -> Settings:
     """Check the parameters in a notebook's `globals()` and decide what "auto" means.
 
-    A parameter is declared by its annotation in the cell tagged `parameters` (`seed: int = 2`). Raises `BadParameter`,
-    which names the valid parameters or values.
+    A parameter is declared by its annotation in the cell tagged `parameters` (`seed: int = 2`); names that no cell of
+    parameters sets are nobody's business. Raises `BadParameter`, which names the valid parameters or values.
     """
-    declared = names.get("__annotations__", {})
-    values = _checked(names, declared)
     try:
-        return _settled(values)
-    except ValueError as error:
+        return _settled(_checked(names))
+    except UserError as error:
         raise BadParameter(str(error)) from None
 
 
-def _checked(names: dict, declared: dict[str, type]) -> dict:
-    # When the cell is run again in JupyterLab, the notebook's own variables are there too: only the first call's count.
-    first = names.setdefault("_names_at_first_check", frozenset(names))
-    for name, value in list(names.items()):
-        if (
-            name not in first
-            or name.startswith("_")
-            or name in SHELL
-            or name in declared
-            or isinstance(value, types.ModuleType)
-        ):
-            continue
-        try:
-            choose(name, declared, "parameter")
-        except ValueError as error:
-            raise BadParameter(str(error)) from None
-    for name, kind in declared.items():
-        value = names[name]
-        if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
-            raise BadParameter(f"parameter {name!r} must be {kind.__name__}, not {value!r} ({type(value).__name__})")
-    return {name: names[name] for name in declared}
+def _checked(names: dict) -> dict:
+    """The declared parameters' values, each of its kind."""
+    found = cells.read(names, KINDS.keys()) or cells.without_source(names, KINDS.keys())
+    valid = [name for name in found.declared if name in KINDS]
+    if not valid or not set(valid) <= names.keys():
+        raise BadParameter("run the parameters cell first, the one with lines such as `seed: int = 0`")
+    for name in (*found.declared, *found.strays):
+        choose(name, valid if name not in found.declared else KINDS, "parameter", listed=valid)
+    for one, other in (("seed", "seeds"), ("method", "methods")):
+        if {one, other} <= set(valid):
+            raise BadParameter(f"parameters {one!r} and {other!r} exclude each other; remove the one that was added")
+    return {name: _typed(name, names[name]) for name in valid}
+
+
+def _typed(name: str, value: object) -> object:
+    """`value` as its parameter's kind: YAML's and papermill's natural spellings are taken for what they mean."""
+    kind = KINDS[name]
+    if kind == "int" and isinstance(value, str) and value.strip().isdecimal():
+        return int(value)
+    if kind == "numbers" and _is_int(value):
+        return str(value)
+    if _is_list_of(kind, value):
+        return ",".join(map(str, value))
+    if not (_is_int(value) if kind == "int" else isinstance(value, str)):
+        raise BadParameter(f"parameter {name!r} must be {EXPECTED[kind]}, not {value!r} ({type(value).__name__})")
+    return value
+
+
+def _is_list_of(kind: str, value: object) -> bool:
+    return (
+        kind in ("words", "numbers")
+        and isinstance(value, (list, tuple))
+        and all(isinstance(part, str) or (kind == "numbers" and _is_int(part)) for part in value)
+    )
+
+
+EXPECTED = {
+    "str": "str",
+    "int": "int",
+    "words": 'str ("vae,aggressive") or a list of str',
+    "numbers": 'str ("0,1,2"), int or a list of int',
+}
+
+
+def _is_int(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def _settled(values: dict) -> Settings:
     dataset, asked = values.get("dataset", "synthetic"), values.get("profile", "auto")
     choose(asked, ("auto", *PROFILES), "profile")
-    profile = default_profile(dataset) if asked == "auto" else asked
-    resolve_name(dataset, profile)
-    chosen = tuple(name.strip() for name in values.get("methods", "").split(",") if name.strip())
+    chosen = _split(values.get("methods", ""))
     if "methods" in values and not chosen:
-        raise ValueError(f"parameter 'methods' names no method; valid are {', '.join(METHODS)}")
-    for name in chosen:
+        raise BadParameter(f"parameter 'methods' names no method; valid are {', '.join(METHODS)}")
+    named = (*chosen, *_split(values.get("method", "")))
+    for name in named:
         find(name)
-    choose(values.get("device", "auto"), DEVICES, "device")
-    return Settings(values, dataset, chosen, _seeds(values), profile, choose_device(values.get("device", "auto")))
+    seeds = _seeds(values)
+    profile = auto_profile(dataset, named, seeds) if asked == "auto" else asked
+    resolve_name(dataset, profile)
+    device = choose_device(values.get("device", "auto"), dataset)
+    precision = choose(values.get("precision", "float32"), PRECISIONS, "precision")
+    deterministic = values.get("deterministic", False)
+    return Settings(values, dataset, chosen, seeds, profile, device, precision, deterministic)
+
+
+def _split(value: str) -> tuple[str, ...]:
+    """The parts between commas, each once."""
+    return tuple(dict.fromkeys(part.strip() for part in value.split(",") if part.strip()))
 
 
 def _seeds(values: dict) -> tuple[int, ...]:
-    """From `seed: int` or `seeds: str` ("0,1,2")."""
-    if "seed" in values:
-        seeds = (values["seed"],)
-    else:
-        try:
-            seeds = tuple(int(part) for part in values.get("seeds", "0").split(","))
-        except ValueError:
-            raise ValueError(f"parameter 'seeds' must be whole numbers with commas, not {values['seeds']!r}") from None
-    if min(seeds) < 0:
-        raise ValueError(f"seeds must be 0 or more, not {min(seeds)}")
+    """From `seed` or `seeds` ("0,1,2")."""
+    parts = (values["seed"],) if "seed" in values else _split(values.get("seeds", "0"))
+    try:
+        seeds = tuple(dict.fromkeys(int(part) for part in parts))
+    except ValueError:
+        seeds = ()
+    if not seeds:
+        raise BadParameter(f"parameter 'seeds' must be whole numbers with commas, not {values['seeds']!r}")
+    for seed in seeds:
+        check_seed(seed)
     return seeds
 
 

@@ -1,6 +1,6 @@
 """Which trained model a notebook lets speak: released weights if they are here, else the notebook's own run."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -35,9 +35,25 @@ class Speaker:
         )
 
     def examples(self, n: int = 4, words: int = 10) -> Tensor:
-        """n test sentences of one length [n, T], of `words` words or a little more where there are so many of them."""
+        """n test examples, or all where there are fewer: images, or sentences of one length [n, T].
+
+        Sentences have `words` words or nearly so where there are n of one length; else longer ones are cut to the
+        length of the shortest that is needed.
+        """
+        if self.data.family == "images":
+            return torch.cat([x[:n] for x in self.data.test])[:n]
         batches = sorted(self.data.test, key=lambda x: (len(x) < n, abs(x.shape[1] - words - 2)))
-        return batches[0][:n]
+        return batches[0][:n] if len(batches[0]) >= n else _cut_alike(batches, n)
+
+
+def _cut_alike(batches: list[Tensor], n: int) -> Tensor:
+    """The n longest sentences [n, T], each cut to the words of the shortest of them and ended by </s>."""
+    rows = sorted((row for x in batches for row in x), key=len)[-n:]
+    length = len(rows[0])
+    cut = torch.stack([torch.cat([row[: length - 1], row[-1:]]) for row in rows])
+    if any(len(row) > length for row in rows):
+        print(f"{len(rows)} test documents, cut to {length - 2} words: there are not {n} of one length")
+    return cut
 
 
 def speaker(settings: Settings, data: Data, method: str) -> Speaker:
@@ -45,17 +61,16 @@ def speaker(settings: Settings, data: Data, method: str) -> Speaker:
 
     Where the notebook's own run was loaded from a record without weights, a `quick` run is trained in its place.
     """
-    own = resolve(data.name, method, settings.profile, settings.seed)
+    own = resolve(data.name, method, settings.profile, settings.seed, kind=data.family)
     if settings.profile == "quick":
-        released = replace(resolve(data.name, method, "scaled", 0), dataset=data.name)
-        found = _with_weights(released, settings)
+        found = _with_weights(resolve(data.name, method, "scaled", 0, kind=data.family), settings)
         if found:
             return found
     found = _with_weights(own, settings, data)
     if found:
         return found
     run_named(settings.dataset, method, "quick", settings.seed, settings.device, report=print)
-    found = _with_weights(resolve(data.name, method, "quick", settings.seed), settings)
+    found = _with_weights(resolve(data.name, method, "quick", settings.seed, kind=data.family), settings)
     if not found:
         raise FileNotFoundError(
             f"no weights for {method} under {folder_of(own).parent}; delete the record to train again"

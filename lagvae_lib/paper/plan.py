@@ -12,8 +12,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from lagvae_lib.config.methods import find, for_family
-from lagvae_lib.config.profiles import DEVICES, PROFILES, TABLE, resolve
+from lagvae_lib.config.profiles import PROFILES, TABLE, device_named, resolve
 from lagvae_lib.data import family, resolve_name
+from lagvae_lib.errors import BadValue
 from lagvae_lib.names import choose
 from lagvae_lib.paper import published
 from lagvae_lib.runs.record import folder_of
@@ -90,7 +91,7 @@ def plan(
     found = [run for run in runs if all(not v or getattr(run, field) in v for field, v in wanted.items())]
     if not found:
         asked = "; ".join(f"{field} {', '.join(map(str, sorted(v)))}" for field, v in wanted.items() if v)
-        raise ValueError(f"the plan of profile {profile} has these, but no run of all of them together: {asked}")
+        raise BadValue(f"the plan of profile {profile} has these, but no run of all of them together: {asked}")
     return found
 
 
@@ -142,8 +143,8 @@ def configured(config: dict) -> tuple[list[Planned], str]:
     values = DEFAULTS | {key: value for key, value in config.items() if value is not None}
     datasets, methods, seeds = (_words(values[key]) for key in ("datasets", "methods", "seeds"))
     if not all(seed.isdigit() for seed in seeds):
-        raise ValueError(f"seeds must be whole numbers with commas, not {','.join(seeds)!r}")
-    device, profile = choose(str(values["device"]), DEVICES, "device"), str(values["profile"])
+        raise BadValue(f"seeds must be whole numbers with commas, not {','.join(seeds)!r}")
+    device, profile = device_named(str(values["device"])), str(values["profile"])
     runs = plan(profile, datasets, methods, map(int, seeds))
     # At the other profiles missing data are an error, which can wait until the sweep starts
     return (at_hand(runs) if profile in ("smoke", "quick") else runs), device

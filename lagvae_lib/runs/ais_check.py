@@ -11,6 +11,7 @@ import torch
 from lagvae_lib import atomic
 from lagvae_lib.config.profiles import Config
 from lagvae_lib.data.loading import Data
+from lagvae_lib.errors import BadValue
 from lagvae_lib.metrics.ais import annealed
 from lagvae_lib.metrics.evaluate import spread_examples
 from lagvae_lib.metrics.nll import importance_weighted
@@ -31,7 +32,7 @@ def compare(
     """
     model = trained_model(config, data, device)
     if isinstance(model, Autoregressive):
-        raise ValueError(f"the likelihood of {config.method.name} is exact: there is nothing to check by AIS")
+        raise BadValue(f"the likelihood of {config.method.name} is exact: there is nothing to check by AIS")
     model = config.method.inference.evaluated(model)
     part, start = spread_examples(data.test.to(device), examples), time.process_time()
     generator = torch.Generator().manual_seed(config.seed)

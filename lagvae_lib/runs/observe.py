@@ -6,7 +6,6 @@ import torch
 from torch import Tensor, nn
 
 from lagvae_lib.config.profiles import Config
-from lagvae_lib.data import family
 from lagvae_lib.data.loading import Data
 from lagvae_lib.metrics import lag, mutual_information
 from lagvae_lib.metrics.evaluate import encode, information, spread_examples
@@ -21,7 +20,7 @@ def observer(config: Config, data: Data, device: str) -> Observer | None:
     if config.method.model == "autoregressive" or not config.evaluation.observe_every:
         return None
     probe = spread_examples(data.valid.to(device), config.evaluation.probe)
-    if family(config.dataset) == "toy":
+    if data.family == "toy":
         return _Grid(config.seed, probe)
     return _Dynamics(config.seed, probe)
 

@@ -10,25 +10,37 @@
 
 import hashlib
 import json
+import os
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 import pandas as pd
 
 from lagvae_lib import paths
 from lagvae_lib.config.methods import METHODS
-from lagvae_lib.config.profiles import Config
-from lagvae_lib.data import family
+from lagvae_lib.config.profiles import PROFILES, Config, resolve
+from lagvae_lib.data import family, is_file, resolve_name
+from lagvae_lib.errors import UserError
+from lagvae_lib.names import choose
 
 
-class RunBusy(RuntimeError):
+class RunBusy(UserError, RuntimeError):
     """Another process is working on this run."""
 
 
-class BadCheckpoint(RuntimeError):
+class BadCheckpoint(UserError, RuntimeError):
     """A checkpoint that cannot be read or belongs to another model."""
+
+
+class BadRecord(UserError, ValueError):
+    """The files of a run are not what a run leaves."""
+
+
+AGAIN = "delete that folder to train the run again"
 
 
 @dataclass(frozen=True)
@@ -45,8 +57,9 @@ class Run:
     @property
     def family(self) -> str:
         """Which kind of data the run is on, one of `data.FAMILIES`."""
-        # A user's own file is recorded under a name that no longer tells, so its model does
-        return "images" if "kernels" in self.config["model"] else family(self.config["dataset"])
+        # A record older than the field: a user's own file has a name that does not tell, so its model does
+        of_name = "images" if "kernels" in self.config["model"] else family(self.config["dataset"])
+        return self.config.get("family") or of_name
 
     @property
     def ended(self) -> str:
@@ -64,17 +77,40 @@ class Run:
 
 
 def load(folder: Path) -> Run:
-    """The record of a finished run. Raises FileNotFoundError where there is none."""
+    """The record of a finished run. Raises FileNotFoundError where there is none, BadRecord where it is damaged."""
+    try:
+        run = _read(folder)
+    except FileNotFoundError:
+        raise
+    except (ValueError, OSError, BadZipFile) as error:
+        raise BadRecord(f"the record in {folder} is damaged ({type(error).__name__}); {AGAIN}") from None
+    missing = [name for name in NEEDED if name not in run.metrics]
+    if missing or not {"dataset", "method", "model"} <= set(run.config):
+        raise BadRecord(f"the record in {folder} lacks {', '.join(missing) or 'a part of config.json'}; {AGAIN}")
+    return run
+
+
+NEEDED = ("dataset", "method", "profile", "seed", "nll", "elbo", "kl", "mi", "au")  # of metrics.json
+
+
+def _read(folder: Path) -> Run:
     points = folder / "points.npz"
     dynamics = folder / "dynamics.csv"
     return Run(
         folder,
-        json.loads((folder / "config.json").read_text()),
-        json.loads((folder / "metrics.json").read_text()),
+        _object(folder / "config.json"),
+        _object(folder / "metrics.json"),
         pd.read_csv(folder / "history.csv"),
         pd.read_csv(dynamics) if dynamics.exists() else pd.DataFrame(),
         dict(np.load(points, allow_pickle=False)) if points.exists() else {},
     )
+
+
+def _object(path: Path) -> dict:
+    value = json.loads(path.read_text(encoding="utf-8"))
+    if not isinstance(value, dict):
+        raise ValueError(f"{path} holds no JSON object")
+    return value
 
 
 @dataclass
@@ -126,6 +162,22 @@ def folder_of(config: Config) -> Path:
     return base / f"seed{config.seed}-{config_hash(config)}"
 
 
+def auto_profile(dataset: str, methods: Iterable[str], seeds: Iterable[int]) -> str:
+    """The profile that "auto" means: LAGVAE_PROFILE if that is set; for the toy `paper`, which fits any machine; else
+    `scaled` where every one of these runs is on record, so that nothing needs to be trained, and `quick` otherwise.
+
+    A GPU changes the device, not the profile: `paper` on text and images must be asked for by name.
+    """
+    if forced := os.environ.get("LAGVAE_PROFILE"):
+        return choose(forced, PROFILES, "profile in LAGVAE_PROFILE")
+    if family(dataset) == "toy":
+        return "paper"
+    name, seeds = resolve_name(dataset, "scaled"), list(seeds)
+    configs = (resolve(name, method, "scaled", seed) for method in methods for seed in seeds)
+    recorded = not is_file(dataset) and all((folder_of(config) / "metrics.json").exists() for config in configs)
+    return "scaled" if recorded else "quick"
+
+
 def same_configuration(saved: dict, config: object) -> bool:
     """Whether a saved configuration, or part of one, is this; a knob younger than the record must be at its default.
 
@@ -139,7 +191,7 @@ def same_configuration(saved: dict, config: object) -> bool:
             if value != knob.default:
                 return False
         elif is_dataclass(value):
-            if not same_configuration(saved[knob.name], value):
+            if not isinstance(saved[knob.name], dict) or not same_configuration(saved[knob.name], value):
                 return False
         elif saved[knob.name] != (list(value) if isinstance(value, tuple) else value):
             return False
@@ -148,7 +200,8 @@ def same_configuration(saved: dict, config: object) -> bool:
 
 def config_hash(config: Config) -> str:
     """Eight hexadecimal digits that stand for a configuration."""
-    return hashlib.sha256(json.dumps(as_json(config), sort_keys=True).encode()).hexdigest()[:8]
+    values = {key: value for key, value in as_json(config).items() if key != "family"}  # older folders are without it
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:8]
 
 
 def as_json(config: Config) -> dict:
@@ -157,9 +210,12 @@ def as_json(config: Config) -> dict:
 
 
 def read_config(folder: Path) -> dict | None:
-    """The configuration that a folder holds a run of, or None."""
+    """The configuration that a folder holds a run of, or None. Raises BadRecord where it is damaged."""
     path = folder / "config.json"
-    return json.loads(path.read_text()) if path.exists() else None
+    try:
+        return _object(path) if path.exists() else None
+    except (ValueError, OSError) as error:
+        raise BadRecord(f"{path} is damaged ({type(error).__name__}); {AGAIN}") from None
 
 
 @dataclass(frozen=True)

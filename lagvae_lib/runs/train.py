@@ -1,5 +1,6 @@
 """Training a run: prepared from names, resumed from its checkpoint, evaluated, and recorded in one step at the end."""
 
+import io
 import os
 import platform
 import subprocess
@@ -8,23 +9,26 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from pickle import UnpicklingError
 
 import numpy as np
 import pandas as pd
 import torch
 from filelock import FileLock, Timeout
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from safetensors.torch import save as safetensors
 
 from lagvae_lib import atomic, paths
 from lagvae_lib.config.build import build_model
-from lagvae_lib.config.profiles import Config, choose_device, default_profile, resolve
+from lagvae_lib.config.profiles import Config, choose_device, resolve
 from lagvae_lib.data import resolve_name
 from lagvae_lib.data.loading import Data
 from lagvae_lib.data.loading import load as load_data
+from lagvae_lib.errors import Diverged
 from lagvae_lib.metrics.evaluate import IW_SAMPLES, evaluate
+from lagvae_lib.numerics import describe, numerics
 from lagvae_lib.runs.observe import observer
-from lagvae_lib.runs.record import BadCheckpoint, Run, RunBusy, as_json, folder_of, load
+from lagvae_lib.runs.record import AGAIN, BadCheckpoint, BadRecord, Run, RunBusy, as_json, auto_profile, folder_of, load
 from lagvae_lib.training import FINAL, Trainer, noise
 
 CHECKPOINT_SECONDS = 60.0
@@ -37,15 +41,21 @@ def run_named(
     seed: int = 0,
     device: str = "auto",
     report: Callable[[str], None] = lambda line: None,
+    *,
+    precision: str = "float32",
+    deterministic: bool = False,
 ) -> Run:
     """`run` from names alone, data included."""
-    return run(*prepared(dataset, method, profile, seed), choose_device(device), report)
+    chosen = choose_device(device, dataset)
+    return run(*prepared(dataset, method, profile, seed, precision), chosen, report, deterministic=deterministic)
 
 
-def prepared(dataset: str, method: str, profile: str = "auto", seed: int = 0) -> tuple[Config, Data]:
+def prepared(
+    dataset: str, method: str, profile: str = "auto", seed: int = 0, precision: str = "float32"
+) -> tuple[Config, Data]:
     """Configuration and data of a run from names alone."""
-    profile = default_profile(dataset) if profile == "auto" else profile
-    config = resolve(resolve_name(dataset, profile), method, profile, seed)
+    profile = auto_profile(dataset, [method], [seed]) if profile == "auto" else profile
+    config = resolve(resolve_name(dataset, profile), method, profile, seed, precision)
     loaded = load_data(dataset, config.data, profile=profile)
     return replace(config, dataset=loaded.name), loaded
 
@@ -56,16 +66,18 @@ def run(
     device: str = "cpu",
     report: Callable[[str], None] = lambda line: None,
     checkpoint_seconds: float = CHECKPOINT_SECONDS,
+    deterministic: bool = False,
 ) -> Run:
     """Load the run if it is finished; else train it from its last checkpoint, or from the start, and evaluate it.
 
     data: what `lagvae_lib.data.load` gave for this configuration. report: called with one line of text an epoch.
+    deterministic: on CUDA the same bits each time, see `numerics`; a checkpoint made on one device goes on on another.
     Raises `RunBusy` if another process holds the run, or waits for that one's end where LAGVAE_WAIT is 1.
     """
     folder = folder_of(config)
     if (folder / "metrics.json").exists():
         return _loaded(folder, report)
-    with _held(folder, report), _threads_for(config):
+    with _held(folder, report), _threads_for(config), numerics(config.precision, deterministic):
         if (folder / "metrics.json").exists():  # the process that held the run until now has finished it
             return _loaded(folder, report)
         atomic.write_json(folder / "config.json", as_json(config))
@@ -74,7 +86,8 @@ def run(
         if checkpoint.exists():
             resume(trainer, checkpoint)
             report(f"resumed at epoch {trainer.state.epoch + 1}, iteration {trainer.state.iteration}")
-        trainer.fit(_Checkpoints(checkpoint, checkpoint_seconds, report))
+        with _said_if_it_diverges(config):
+            trainer.fit(_Checkpoints(checkpoint, checkpoint_seconds, report))
         save(checkpoint, trainer.state_dict())
         _finish(folder, config, data, trainer, device)
     return load(folder)
@@ -88,28 +101,52 @@ def _loaded(folder: Path, report: Callable[[str], None]) -> Run:
     return record
 
 
+@contextmanager
+def _said_if_it_diverges(config: Config) -> Iterator[None]:
+    """Turn a loss that is no number into an error that says what to do."""
+    try:
+        yield
+    except FloatingPointError as error:
+        base = "+".join(part for part in config.method.name.split("+") if not part.startswith("lr="))
+        raise Diverged(
+            f"{error}: the training diverged at learning rate {config.schedule.lr:g}; give a lower one, such as "
+            f"{base}+lr={config.schedule.lr / 10:g}"
+        ) from None
+
+
 def resume(trainer: Trainer, checkpoint: Path) -> None:
     """Let `trainer` go on from a checkpoint. Raises `BadCheckpoint` where it can't be read or is another model's."""
     try:
         trainer.load_state_dict(torch.load(checkpoint, weights_only=True, map_location="cpu"))
-    except (RuntimeError, KeyError, EOFError, UnpicklingError) as error:
-        raise BadCheckpoint(f"{checkpoint} cannot be resumed ({error}); delete it to start the run again") from None
+    except Exception as error:  # bytes that are no checkpoint make torch raise nearly everything
+        if isinstance(error, torch.OutOfMemoryError):
+            raise
+        why = str(error).splitlines()[0][:120] if isinstance(error, KeyError) else type(error).__name__
+        raise BadCheckpoint(f"{checkpoint} cannot be resumed ({why}); delete it to start the run again") from None
 
 
 def trained_model(config: Config, data: Data, device: str = "cpu") -> torch.nn.Module:
     """The selected model of a finished run, for sampling. Raises FileNotFoundError if its weights are not at hand."""
     model = build_model(config, data)
-    weights = load_file(folder_of(config) / "weights.safetensors")
-    model.load_state_dict(
-        {name: value.float() if value.is_floating_point() else value for name, value in weights.items()}
-    )
+    path = folder_of(config) / "weights.safetensors"
+    try:
+        weights = load_file(path)
+        model.load_state_dict(
+            {name: value.float() if value.is_floating_point() else value for name, value in weights.items()}
+        )
+    except (SafetensorError, RuntimeError) as error:
+        raise BadRecord(f"{path} is damaged or another model's ({type(error).__name__}); {AGAIN}") from None
     return model.to(device).eval()
 
 
 def save(path: Path, state: dict) -> None:
-    """Write a checkpoint; a process killed while writing leaves the previous one."""
-    with atomic.replace_with(path) as temporary:
-        torch.save(state, temporary)
+    """Write a checkpoint; a process killed while writing leaves the previous one.
+
+    It is made in memory first: torch words the refusals of an operating system in its own way, Python by an OSError.
+    """
+    content = io.BytesIO()
+    torch.save(state, content)
+    atomic.write_bytes(path, content.getbuffer())
 
 
 class _Checkpoints:
@@ -175,8 +212,7 @@ def _finish(folder: Path, config: Config, data: Data, trainer: Trainer, device: 
         name: (value.half() if value.is_floating_point() else value).contiguous()
         for name, value in trainer.model.state_dict().items()
     }
-    with atomic.replace_with(folder / "weights.safetensors") as temporary:
-        save_file(half, temporary)
+    atomic.write_bytes(folder / "weights.safetensors", safetensors(half))
     identity = {"dataset": config.dataset, "method": config.method.name, "profile": config.profile, "seed": config.seed}
     progress = {"epochs": trainer.state.epoch, "iterations": trainer.state.iteration}
     progress["ended"] = trainer.state.progress.ended
@@ -220,17 +256,34 @@ def provenance(data: Data, device: str) -> dict:
         "python": platform.python_version(),
         "torch": torch.__version__,
         "numpy": np.__version__,
-        "device": torch.cuda.get_device_name() if device.startswith("cuda") else platform.machine(),
+        **_machine(device),
+        **describe(),
         "threads": torch.get_num_threads(),
         "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }
 
 
+def _machine(device: str) -> dict:
+    """The device by name and, of a GPU, what drives it."""
+    if not device.startswith("cuda"):
+        return {"device": platform.machine()}
+    return {
+        "device": torch.cuda.get_device_name(device),
+        "cuda": torch.version.cuda,
+        "cudnn": torch.backends.cudnn.version(),
+        "driver": _output("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"),
+    }
+
+
 def _git(*arguments: str) -> str | None:
+    return _output("git", "-C", str(paths.ROOT), *arguments)
+
+
+def _output(*command: str) -> str | None:
     try:
-        done = subprocess.run(["git", "-C", str(paths.ROOT), *arguments], capture_output=True, text=True, check=True)
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
     except (OSError, subprocess.CalledProcessError):
-        return None  # not a checkout, or no git: the record then says null
+        return None  # not a checkout, or no such program: the record then says null
     return done.stdout.strip()
 
 

@@ -6,6 +6,7 @@ move vertically (the mean of q(z|x) changes), while phi stands still only horizo
 
 import json
 from collections.abc import Iterator
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -42,7 +43,7 @@ def load_or_trace(config: Config, data: Data, device: str = "cpu", steps: int | 
                 return Trajectory(*(saved[name] for name in Trajectory.__dataclass_fields__))
     trajectory = trace(config, data, steps, device)
     path.parent.mkdir(parents=True, exist_ok=True)
-    decided_by = _identity(config, data, steps) | {part: config.as_dict()[part] for part in PARTS}
+    decided_by = _identity(config, data, steps) | {part: asdict(_deciding(config)[part]) for part in PARTS}
     with atomic.replace_with(path) as temporary, open(temporary, "wb") as f:
         np.savez_compressed(f, config=np.array(json.dumps(decided_by, sort_keys=True)), **vars(trajectory))
     return trajectory
@@ -63,10 +64,18 @@ def _identity(config: Config, data: Data, steps: int) -> dict:
     return values | schedule | {"seed": config.seed}
 
 
+def _deciding(config: Config) -> dict[str, object]:
+    """`PARTS` without what the first epoch's MI is compared with: a trajectory has no epochs."""
+    method = config.method
+    if isinstance(method.inference, Aggressive):
+        method = replace(method, inference=replace(method.inference, first_reference=None))
+    return {"method": method, "model": config.model}
+
+
 def _is_of(saved: dict, config: Config, data: Data, steps: int) -> bool:
     """Whether what decided a recorded trajectory would decide this one."""
     parts = {part: saved.pop(part) for part in PARTS}
-    known = all(same_configuration(parts[part], getattr(config, part)) for part in PARTS)
+    known = all(same_configuration(parts[part], value) for part, value in _deciding(config).items())
     return known and saved == _identity(config, data, steps)
 
 

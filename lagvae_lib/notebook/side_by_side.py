@@ -1,0 +1,96 @@
+"""Training several runs at once, one process per core, with one line of progress for each.
+
+Each process is `python -m lagvae_lib run ...`, so that a run that is interrupted here goes on from its checkpoint like
+any other, in a notebook or on the command line.
+"""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+from IPython.display import display
+
+
+@dataclass(frozen=True)
+class Job:
+    """A run by its names, as `python -m lagvae_lib run` takes them."""
+
+    dataset: str
+    method: str
+    profile: str
+    seed: int
+    device: str = "cpu"
+
+    @property
+    def command(self) -> list[str]:
+        """The process that makes it."""
+        options = ["--profile", self.profile, "--seed", str(self.seed), "--device", self.device]
+        return [sys.executable, "-m", "lagvae_lib", "run", self.dataset, self.method, *options]
+
+
+class TrainingFailed(RuntimeError):
+    """A training process ended with an error; the message is its own."""
+
+
+class Board:
+    """One line per run, the newest of each, in one output that is updated in place.
+
+    A notebook that is executed without a reader keeps the last state: one line per run.
+    """
+
+    def __init__(self, names: Sequence[str]):
+        self.lines = dict.fromkeys(names, "waiting")
+        self._shown = display(self, display_id=True)
+
+    def update(self, name: str, line: str) -> None:
+        """Show `line` as the newest of the run called `name`."""
+        self.lines[name] = line
+        if self._shown is not None:  # None outside IPython
+            self._shown.update(self)
+
+    def __repr__(self) -> str:
+        width = max(map(len, self.lines), default=0)
+        return "\n".join(f"{name:{width}}  {line}" for name, line in self.lines.items())
+
+
+def train(jobs: Sequence[Job], workers: int | None = None) -> None:
+    """Make the runs of all jobs, `workers` at a time: by default one per core, and one on a GPU.
+
+    Raises `TrainingFailed` with the first process's own message; the other processes are stopped, and what they have
+    done is in their checkpoints.
+    """
+    board, processes = Board([job.method for job in jobs]), []
+    at_once = workers or (_cores() if all(job.device == "cpu" for job in jobs) else 1)
+    with ThreadPoolExecutor(min(at_once, len(jobs)) or 1) as pool:
+        running = [pool.submit(_follow, job, board.update, processes) for job in jobs]
+        try:
+            for future in running:
+                future.result()
+        except BaseException:  # an interrupt from the keyboard too
+            pool.shutdown(wait=False, cancel_futures=True)
+            for process in processes:
+                process.terminate()
+            raise
+
+
+def _cores() -> int:
+    """Cores that this process may use, which in a container can be fewer than the machine has."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _follow(job: Job, report: Callable[[str, str], None], processes: list[subprocess.Popen]) -> None:
+    """Run one job to its end, handing on every line that it prints."""
+    environment = os.environ | ({"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"} if job.device == "cpu" else {})
+    process = subprocess.Popen(
+        job.command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, encoding="utf-8"
+    )
+    processes.append(process)
+    last = ""
+    for line in process.stdout:
+        last = line.strip() or last
+        report(job.method, last)
+    if process.wait():
+        raise TrainingFailed(f"{job.method}: {last}")

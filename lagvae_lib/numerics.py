@@ -1,0 +1,92 @@
+"""At what precision a device computes, and whether it gives the same bits twice: settings of a run.
+
+    precision   on a GPU                                              on a processor
+    float32     IEEE single precision everywhere                      the same
+    tf32        products, convolutions and recurrences of float32     float32: there is nothing to switch
+                numbers with 10 bits of mantissa
+    bfloat16    tf32, and in bfloat16: the products with the          the same two; the recurrence stays
+                vocabulary, the decoder's convolutions and its        in float32
+                recurrence
+
+Never lowered, whatever the setting: parameters and their updates, sums of losses, the softmax, KL and MI (float64), the
+toy's grid, importance weights' sums, and SA-VAE's differences of gradients (`exact`), which divide by 1e-5.
+A precision is part of a run's identity (`Config.precision`); whether it is deterministic is not.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from lagvae_lib.lazy import torch
+from lagvae_lib.names import choose
+
+if TYPE_CHECKING:
+    from torch import nn
+
+PRECISIONS = ("float32", "tf32", "bfloat16")
+
+
+def lower_dtype(precision: str) -> torch.dtype | None:
+    """What the decoder's `precision` is to be: bfloat16, or None for that of its parameters."""
+    return torch.bfloat16 if choose(precision, PRECISIONS, "precision") == "bfloat16" else None
+
+
+@contextmanager
+def numerics(precision: str = "float32", deterministic: bool = False) -> Iterator[None]:
+    """Inside the block GPUs multiply float32 numbers as `precision` says; afterwards as before.
+
+    deterministic: on CUDA only kernels that give the same bits each time, slower; an operation that has none raises
+    RuntimeError. A processor with a fixed number of threads gives them in any case. Raises `UnknownName`.
+    """
+    choose(precision, PRECISIONS, "precision")
+    before = torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark
+    if deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS reads it when it is first used
+        torch.use_deterministic_algorithms(True)
+        torch.backends.cudnn.benchmark = False
+    try:
+        with _float32_products("ieee" if precision == "float32" else "tf32"):
+            yield
+    finally:
+        torch.use_deterministic_algorithms(before[0])
+        torch.backends.cudnn.benchmark = before[1]
+
+
+@contextmanager
+def exact(model: nn.Module) -> Iterator[None]:
+    """Inside the block `model` computes in the precision of its parameters, TF32 excluded."""
+    held = {module: module.precision for module in model.modules() if getattr(module, "precision", None) is not None}
+    for module in held:
+        module.precision = None
+    try:
+        with _float32_products("ieee"):
+            yield
+    finally:
+        for module, precision in held.items():
+            module.precision = precision
+
+
+@contextmanager
+def _float32_products(how: str) -> Iterator[None]:
+    backends = torch.backends.cuda.matmul, torch.backends.cudnn.conv, torch.backends.cudnn.rnn
+    before = [backend.fp32_precision for backend in backends]
+    for backend in backends:
+        backend.fp32_precision = how
+    try:
+        yield
+    finally:
+        for backend, value in zip(backends, before, strict=True):
+            backend.fp32_precision = value
+
+
+def describe() -> dict:
+    """What a record says of the precision in force: TF32 by kind of product, and determinism."""
+    return {
+        "tf32_matmul": torch.backends.cuda.matmul.fp32_precision == "tf32",
+        "tf32_convolution": torch.backends.cudnn.conv.fp32_precision == "tf32",
+        "tf32_recurrence": torch.backends.cudnn.rnn.fp32_precision == "tf32",
+        "deterministic": torch.are_deterministic_algorithms_enabled(),
+    }
