@@ -12,6 +12,8 @@ from lagvae_lib.inference.amortised import Amortised
 from lagvae_lib.metrics.inner_loop import counts_of_noise, mean_count
 from lagvae_lib.models.vae import Loss
 from lagvae_lib.names import UnknownName
+from lagvae_lib.runs import train
+from tests.tiny import tiny_config, tiny_data
 
 
 class Stranger(nn.Module):
@@ -297,3 +299,12 @@ def test_algorithm_1_on_pure_noise_is_that_distribution():
     for steps, probability in counts_of_noise(3, 20).items():
         error = (probability * (1 - probability) / loops) ** 0.5
         assert abs(seen.count(steps) / loops - probability) < 4 * error + 1e-3
+
+
+def test_a_run_with_another_stop_trains_and_its_record_says_how_it_ended(own_folders):
+    name = "aggressive+inner_test=gain+stop_metric=mi_large+window=2+max_steps=6"
+    config = tiny_config(name, epochs=2)
+    assert (config.method.inference.inner_test, config.method.inference.stop_metric) == ("gain", "mi_large")
+    record = train.run(config, tiny_data())
+    assert record.ended == record.metrics["ended"] == "cap"
+    assert set(record.metrics["inner_counts"]) <= {"4", "6"}

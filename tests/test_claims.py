@@ -201,6 +201,22 @@ def test_a_verdict_whose_control_passes_too_is_not_distinguished():
     assert verdict(BETTER, vae, ours, row("vae-anneal", [103.0])) == HOLDS  # one seed is enough not to pass
 
 
+def test_a_control_that_is_open_is_compared_with_the_method_itself():
+    """A difference that is established, beside one of the same size that is not, tells nothing of the two methods."""
+    vae, ours = row("vae", [100.0, 101.0, 102.0]), row("aggressive", [99.0, 99.9, 101.1])
+    alike = row("vae-anneal", [98.5, 100.9, 101.0])
+    order = BETTER.criterion
+    assert order(vae + alike, "vae-anneal").verdict == OPEN
+    assert verdict(BETTER, vae, ours, alike) == OPEN
+    assert "of the control: " in judge(BETTER, "yelp-small", vae + ours + alike).takes
+    assert verdict(BETTER, vae, ours, row("vae-anneal", [100.1, 100.9, 102.0])) == HOLDS
+    wild = row("vae-anneal", [97.0, 98.0, 60.0])  # open against VAE, and below Aggressive by far in one seed alone
+    assert verdict(BETTER, vae, ours, wild) == OPEN
+    vague = Claim("collapses", "vae", Collapse(), "aggressive")  # no order: an open control leaves it open
+    collapsed = row("vae", [0.01] * 3, "kl", mi_large=0.0)
+    assert verdict(vague, collapsed, row("aggressive", [0.0, 0.01, 1.0], "kl", mi_large=0.0)) == OPEN
+
+
 def test_no_verdict_on_nll_or_cost_rests_on_a_run_that_ended_at_a_cap():
     vae, control = row("vae", [100.0, 101.0, 102.0]), row("vae-anneal", [100.1, 100.9, 102.0])
     ours = row("aggressive", [98.0, 99.1, 100.0])

@@ -11,7 +11,7 @@ from lagvae_lib.config.profiles import resolve
 from lagvae_lib.inference.aggressive import Aggressive
 from lagvae_lib.objectives import Objective
 from lagvae_lib.runs import trajectory
-from lagvae_lib.runs.record import same_configuration
+from lagvae_lib.runs.record import load, same_configuration
 from lagvae_lib.schedule import Progress, Schedule
 
 FOLDERS = sorted(path.parent for path in (paths.ROOT / "results" / "runs").glob("*/*/*/seed*/metrics.json"))
@@ -32,18 +32,18 @@ def test_the_rate_the_end_and_the_stage_of_a_record_are_those_of_its_configurati
         rates.append(progress.lr)
         progress.after_epoch(schedule, loss, epoch, objective.settled_from(schedule.max_epochs))
     assert history["lr"].tolist() == pytest.approx(rates, abs=1e-6)
-    assert progress.ended == metrics.get("ended", progress.ended) is not None
+    assert progress.ended == load(folder).ended == metrics.get("ended", progress.ended) is not None
     if "stop_reference" in config["method"]["inference"]:
-        assert history["aggressive"].tolist() == stage(config["method"]["inference"], history["valid_mi"])
+        assert history["aggressive"].tolist() == stage(config["method"]["inference"], history)
 
 
-def stage(knobs: dict, path) -> list[bool]:
+def stage(knobs: dict, history: pd.DataFrame) -> list[bool]:
     """Whether each epoch was aggressive."""
     algorithm = Aggressive(**knobs)
     state, epochs = algorithm.begin(), []
-    for mi in path:
+    for mi, mi_large in zip(history["valid_mi"], history["valid_mi_large"], strict=True):
         epochs.append(state["aggressive"])
-        algorithm.epoch_end(state, mi)
+        algorithm.epoch_end(state, mi, mi_large)
     return epochs
 
 

@@ -275,24 +275,24 @@ def test_markdown_keeps_a_bar_inside_its_cell_and_latex_has_no_bare_specials():
 # -- what has converged ------------------------------------------------------------------------------------------------
 
 
-def old_record(epochs, decays, **objective):
-    """A record that does not say how it ended; cap 40 epochs, 5 decays, the last of which no epoch follows."""
+def old_record(epochs, bad_from, **objective):
+    """A record that does not say how it ended; its loss falls until `bad_from`, and 5 decays take 10 epochs."""
     run = made_up("vae")
     del run.metrics["ended"]
-    run.config["schedule"] = {"max_epochs": 40, "max_decays": 5}
+    run.config["schedule"] = {"max_epochs": 40, "patience": 2, "max_decays": 5}
     run.config["method"]["objective"] = objective
-    rates = [0.5 ** min(epoch // 2, decays) for epoch in range(epochs)]
-    return replace(run, history=pd.DataFrame({"lr": rates}))
+    losses = [100.0 - min(epoch, bad_from) for epoch in range(epochs)]
+    return replace(run, history=pd.DataFrame({"valid_loss": losses}))
 
 
 @pytest.mark.parametrize(
     ("run", "ended"),
     [
-        (old_record(38, 4), "schedule"),
-        (old_record(40, 4), "cap"),  # perhaps the fifth decay fell on the last epoch; nothing says so
-        (old_record(38, 3), "cap"),
-        (old_record(44, 4, pretrain_epochs=5), "schedule"),
-        (old_record(45, 4, pretrain_epochs=5), "cap"),
+        (old_record(38, 27), "schedule"),
+        (old_record(40, 29), "schedule"),  # the fifth decay falls on the last epoch
+        (old_record(40, 30), "cap"),
+        (old_record(45, 34, pretrain_epochs=5), "schedule"),
+        (old_record(45, 35, pretrain_epochs=5), "cap"),
         (made_up("vae", ended="cap"), "cap"),
         (made_up("vae"), "schedule"),
     ],

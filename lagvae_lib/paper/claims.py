@@ -15,6 +15,7 @@ from lagvae_lib.metrics.comparison import CONFIDENCE
 from lagvae_lib.paper import plan
 from lagvae_lib.paper.criteria import (
     COLLAPSED,
+    FAILS,
     HOLDS,
     NOT_CONVERGED,
     NOT_DISTINGUISHED,
@@ -34,8 +35,9 @@ RULE = (
     "of the mean over seeds, by Student's t, lies clear of the limit (0 for a difference); numbers are mean ± half of "
     "that interval. It is open otherwise, as it is with one seed or without a seed in common. Not converged: the "
     "criterion is one of NLL or cost, and a run ended at its cap on epochs or had a smaller budget "
-    f"({AT_CAP}). Not distinguished: the control meets the criterion too. The last column says what would decide an "
-    "open verdict, if mean and spread stayed as they are: seeds, and hours of one core by the runs on record."
+    f"({AT_CAP}). Not distinguished: the control meets the criterion too, or does better than the method; where the "
+    "control is open itself, method and control are compared with each other. The last column says what would decide "
+    "an open verdict, if mean and spread stayed as they are: seeds, and hours of wall time by the runs on record."
 )
 TEXT = ("yahoo", "yelp")
 TOY = "synthetic"
@@ -140,19 +142,29 @@ def findings(records: Records, of: list[Claim] | None = None) -> list[Finding]:
 def judge(claim: Claim, data: str, runs: list[Run]) -> Finding:
     """A claim on one data set: its method by its criterion, then its control by the same."""
     found, control = (claim.criterion(runs, method) for method in (claim.method, claim.control))
-    verdict, takes = _with_control(found, control) if found.verdict == HOLDS else (found.verdict, found.takes)
+    verdict, takes = found.verdict, found.takes
+    if verdict == HOLDS:
+        verdict, takes = _with_control(claim, runs, control)
     counted = found.verdict not in (NO_RUN, NOT_CONVERGED)
     orders = sum(c.order and len(c.found.values) > 1 for c in found.conditions) if counted else 0
     return Finding(claim.text, data, found.measured, control.measured, verdict, takes, orders)
 
 
-def _with_control(found: Outcome, control: Outcome) -> tuple[str, str]:
-    """Verdict on a method that meets its criterion, and what it takes."""
+def _with_control(claim: Claim, runs: list[Run], control: Outcome) -> tuple[str, str]:
+    """Verdict, and what it takes, on a method that meets its criterion.
+
+    That a difference is established and the control's is not says nothing of the two methods yet: where the control of
+    an order is open, method and control are compared with each other.
+    """
+    if control.may_pass is False:
+        return HOLDS, ""
     if control.may_pass:
         return NOT_DISTINGUISHED, ""
-    if control.verdict == NOT_CONVERGED:
-        return NOT_CONVERGED, f"of the control: {control.takes}"
-    return (OPEN, f"of the control: {control.takes}") if control.may_pass is None else (found.verdict, "")
+    if control.verdict == OPEN and isinstance(claim.criterion, Order):
+        control = claim.criterion.between(runs, claim.method, claim.control)
+        if control.verdict in (HOLDS, FAILS):
+            return HOLDS if control.verdict == HOLDS else NOT_DISTINGUISHED, ""
+    return NOT_CONVERGED if control.verdict == NOT_CONVERGED else OPEN, f"of the control: {control.takes}"
 
 
 # -- showing them ------------------------------------------------------------------------------------------------------

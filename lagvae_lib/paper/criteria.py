@@ -6,7 +6,7 @@ each of its quantities lies between its limits, not met where one lies outside, 
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
@@ -49,9 +49,8 @@ class Condition:
     @property
     def may_pass(self) -> bool | None:
         """The same for a control, of which one seed outside the limits is enough not to pass."""
-        if len(self.found.values) == 1 and not self.low < self.found.mean < self.high:
-            return False
-        return self.met if len(self.found.values) == 1 else bool(self.met)
+        one_outside = len(self.found.values) == 1 and not self.low < self.found.mean < self.high
+        return False if one_outside else self.met
 
     def __str__(self) -> str:
         found, n = self.found, len(self.found.values)
@@ -183,6 +182,10 @@ class Order:
             conditions.append(_level(self.metric, of, self.least, math.inf))
         used = [*of, *other]
         return judged(conditions, [r for r in used if not converged(r)] if self.metric == "nll" else (), len(used))
+
+    def between(self, runs: Sequence[Run], method: str, control: str) -> Outcome:
+        """The order of the method and its control: what an open control leaves to ask."""
+        return replace(self, against=control, least=-math.inf, margin=0.0)(runs, method)
 
     def _difference(self, pairs: list[tuple[Run, Run]]) -> Condition:
         rows = tuple(map(list, zip(*pairs, strict=True)))

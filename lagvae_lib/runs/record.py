@@ -28,6 +28,8 @@ from lagvae_lib.config.profiles import PROFILES, Config, resolve
 from lagvae_lib.data import family, is_file, resolve_name
 from lagvae_lib.errors import UserError
 from lagvae_lib.names import choose
+from lagvae_lib.objectives import Objective
+from lagvae_lib.schedule import Progress, Schedule
 
 
 class RunBusy(UserError, RuntimeError):
@@ -68,15 +70,15 @@ class Run:
     def ended(self) -> str:
         """How training ended: by the rule of the "schedule", or at the "cap" on the number of epochs.
 
-        A record that does not say so ended by the schedule if it has fewer epochs than its cap and the last decay of
-        the learning rate but one (no epoch follows the last); one that reached its cap counts as ended there.
+        Where the record does not say, the schedule of its configuration is replayed on the losses of its history.
         """
         if "ended" in self.metrics:
             return self.metrics["ended"]
-        schedule = self.config["schedule"]
-        cap = schedule["max_epochs"] + (self.config["method"]["objective"].get("pretrain_epochs") or 0)
-        decays = int((self.history["lr"].diff() < 0).sum())
-        return "schedule" if len(self.history) < cap and decays >= schedule["max_decays"] - 1 else "cap"
+        objective, schedule = Objective(**self.config["method"]["objective"]), Schedule(**self.config["schedule"])
+        progress, ramp = Progress(schedule.lr), objective.settled_from(schedule.max_epochs)
+        for epoch, loss in enumerate(self.history["valid_loss"].iloc[objective.pretrain_epochs :]):
+            progress.after_epoch(schedule, loss, epoch, ramp)
+        return progress.ended or "cap"
 
 
 def load(folder: Path) -> Run:
