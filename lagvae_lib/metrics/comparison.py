@@ -35,6 +35,18 @@ def agreement(model_mean: np.ndarray, inference_mean: np.ndarray) -> Agreement:
     return Agreement(covariance / (sd[0] * sd[1]), covariance / sd[0] ** 2, *sd)
 
 
+def relative_lag(model_mean: np.ndarray, inference_mean: np.ndarray) -> np.ndarray:
+    """The share of the spread of the model's posterior means that the inference network does not follow.
+
+    Var(model_mean - inference_mean) / Var(model_mean), variances over the last axis (the N examples): [..., N] -> [...].
+    0 where the network follows every mean, 1 where it says the same of every example. More than 1 where it moves the
+    wrong way or too far. nan where the model's means spread (standard deviation) by less than `COLLAPSED`.
+    """
+    x, y = np.asarray(model_mean, dtype=np.float64), np.asarray(inference_mean, dtype=np.float64)
+    spread = x.var(-1)
+    return np.where(np.sqrt(spread) < COLLAPSED, np.nan, (x - y).var(-1) / np.maximum(spread, COLLAPSED**2))
+
+
 @dataclass(frozen=True)
 class Paired:
     """Differences b - a over seeds: their mean, and half of the 95% interval by Student's t (nan for one seed)."""
