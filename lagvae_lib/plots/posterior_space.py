@@ -147,9 +147,9 @@ def _numbered(axis: Axes, x: np.ndarray, y: np.ndarray, after_inner: np.ndarray)
         tint, tail, tip = INNER if after_inner[move] else OUTER, (x[move - 1], y[move - 1]), (x[move], y[move])
         arrow = {"arrowstyle": "-|>", "color": tint, "linewidth": 2, "shrinkA": 0, "shrinkB": 0, "mutation_scale": 14}
         axis.annotate("", tip, tail, arrowprops=arrow, zorder=3)
-        if np.hypot(tip[0] - tail[0], tip[1] - tail[1]) < 0.1 * axis.get_xlim()[1]:
+        if np.hypot(tip[0] - tail[0], tip[1] - tail[1]) < 0.05 * axis.get_xlim()[1]:
             continue  # no room for a number
-        aside = {"xytext": (8, 0) if after_inner[move] else (0, 8), "textcoords": "offset points"}
+        aside = {"xytext": (8, 0) if after_inner[move] else (0, 8 if move % 4 else -9), "textcoords": "offset points"}
         middle = (tail[0] + tip[0]) / 2, (tail[1] + tip[1]) / 2
         axis.annotate(str(move), middle, **aside, color=tint, fontweight="bold", ha="center", va="center", zorder=5)
 

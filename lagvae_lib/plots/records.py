@@ -5,7 +5,7 @@ nothing to draw, and returns a figure. Fed by records only.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -216,6 +216,27 @@ def inner_counts(runs: Mapping[str, Run]) -> Figure:
     if runs:
         axes[0].set_ylabel("share of aggressive updates")
         _legend_below(figure, axes)
+    return figure
+
+
+def lengths_by_epoch(runs: Iterable[Run]) -> Figure:
+    """Mean inner steps by epoch of the aggressive stage, in units of what windows of noise give; one line per run whose
+    loops end by the test of convergence, one colour per data set."""
+    figure, ax = plt.subplots(figsize=(7.5, 3.8))
+    datasets: dict[str, tuple] = {}
+    for run in runs:
+        knobs, stage = run.config["method"]["inference"], run.history[run.history["aggressive"].astype(bool)]
+        if not len(stage) or not _has_windows(run) or knobs.get("fixed_steps"):
+            continue
+        name, noise = run.metrics["dataset"], mean_count(counts_of_noise(knobs["window"], knobs["max_steps"]))
+        known = name in datasets
+        shade = datasets.setdefault(name, COLOURS[len(datasets)])
+        at = np.arange(1, len(stage) + 1)
+        ax.plot(at, stage["inner_steps"] / noise, "o-", color=shade, alpha=0.7, label=None if known else name)
+    ax.axhline(1, color="black", linestyle="--", linewidth=1, label="windows of pure noise")
+    ax.set(xlabel="epoch of the aggressive stage", ylabel="mean inner steps, relative to noise", ylim=(0.7, None))
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    ax.legend(ncols=2)
     return figure
 
 

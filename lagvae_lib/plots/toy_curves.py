@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from lagvae_lib.config.methods import colour
 from lagvae_lib.metrics.comparison import paired, relative_lag
-from lagvae_lib.plots import WIDTH
+from lagvae_lib.plots import COLOURS, WIDTH
 from lagvae_lib.runs.record import Run
 
 Runs = dict[str, list[Run]]
@@ -22,6 +22,15 @@ FLOOR = 1e-5  # where curves on a logarithmic axis end
 def shade(run: Run) -> str:
     """The colour of a run's method."""
     return colour(run.metrics["method"])
+
+
+def shades(runs: Runs) -> dict[str, str | tuple]:
+    """Each label's colour: its method's, or, where another label here has that already, one of the spare ones."""
+    chosen, spare = {}, iter(COLOURS)
+    for label, of in runs.items():
+        own = shade(of[0])
+        chosen[label] = own if own not in chosen.values() else next(spare)
+    return chosen
 
 
 def lags(run: Run) -> np.ndarray:
@@ -84,12 +93,12 @@ def relative_lag_over_training(runs: Runs) -> Figure:
 
 def _lines(axis: Axes, runs: Runs, values: dict[str, list]) -> None:
     """A thin line per run over decoder updates, dotted where aggressive stages end."""
-    for label, of in runs.items():
-        for i, (run, line) in enumerate(zip(of, values[label], strict=True)):
+    for label, tint in shades(runs).items():
+        for i, (run, line) in enumerate(zip(runs[label], values[label], strict=True)):
             name = label if i == 0 else None
-            axis.plot(run.dynamics["iteration"], line, color=shade(run), linewidth=1.1, label=name)
+            axis.plot(run.dynamics["iteration"], line, color=tint, linewidth=1.1, label=name)
             if (end := stage_end(run)) is not None:
-                axis.axvline(end, color=shade(run), linewidth=1, linestyle=":")
+                axis.axvline(end, color=tint, linewidth=1, linestyle=":")
     updates_axis(axis, max(run.dynamics["iteration"].max() for of in runs.values() for run in of))
 
 
