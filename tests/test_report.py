@@ -216,7 +216,7 @@ def test_figure_4_has_a_point_a_run_and_a_line_for_an_exact_nll():
         }
     }
     (ax,) = figures.nll_against_au(panels).axes
-    assert [len(points.get_offsets()) for points in ax.collections] == [2, 1]
+    assert [len(points.get_offsets()) for points in ax.collections] == [2]
     assert ax.collections[0].get_offsets().tolist() == [[2, 100], [2, 101]]
     assert [line.get_ydata()[0] for line in ax.lines] == [100.0]
 
@@ -231,10 +231,11 @@ def test_figure_4_writes_the_nll_of_a_point_far_above_the_rest_at_its_edge():
 
 
 def test_a_legend_of_many_long_names_stays_within_the_figure():
-    rows = {f"a method with a long name, number {i}": [made_up("vae", nll=100.0 + i)] for i in range(8)}
+    methods = [name for name in METHODS if name in figures.COLOURED]
+    rows = {f"a method with a long name: {name}": [made_up(name)] for name in methods}
     figure = figures.nll_against_au({"Yelp": rows, "Yahoo": rows})
     (legend,) = figure.legends
-    assert len(legend.get_texts()) == 8
+    assert len(legend.get_texts()) == 5
     assert legend.get_window_extent().width <= figure.bbox.width
 
 

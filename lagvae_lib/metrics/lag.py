@@ -3,6 +3,8 @@
 KL(q(z|x) || p(z|x)) = amortisation gap + approximation gap: the first is what the best Gaussian for each x alone would
 save (q's network has not caught up, or cannot), the second what no Gaussian can. All in nats per example, between the
 grid's discrete distributions, which is the continuous KL as long as the standard deviations exceed the step (0.1).
+`comparison.relative_lag` compares the two means alone, as a share of the spread of the model's own (Figure 2 as one
+number).
 """
 
 from typing import NamedTuple
@@ -10,8 +12,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from lagvae_lib.metrics.comparison import relative_lag
 from lagvae_lib.metrics.grid import GridPosterior, grid_posterior
 from lagvae_lib.models.gaussian import DiagonalGaussian
+
+__all__ = ["Gaps", "best_gaussian", "gaps", "kl_on_grid", "measure", "relative_lag"]
 
 FLOOR = -1e4  # stands for log 0 at points whose weight vanishes, so that 0 * log 0 is 0
 ITERATIONS = 15

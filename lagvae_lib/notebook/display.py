@@ -1,19 +1,22 @@
-"""What a notebook displays that is no figure: the banner about data and profile, and tables of sentences."""
+"""What a notebook displays besides figures: the banner, tables of sentences, training in short, what was seen."""
 
 from collections.abc import Iterable, Sequence
+from contextlib import redirect_stdout
 from dataclasses import asdict
 from html import escape
 
 import pandas as pd
 
+from lagvae_lib.config.methods import label
 from lagvae_lib.config.profiles import TABLE
 from lagvae_lib.data import family
 from lagvae_lib.data.loading import Data
 from lagvae_lib.notebook.parameters import Settings
+from lagvae_lib.runs.record import Run
 
 STAND_IN = {
-    "text": "artificial sentences, because the real text could not be had here",
-    "images": "letters of a font, warped at random, because the real drawings could not be had here",
+    "text": "artificial sentences, because the real text is not available here",
+    "images": "letters of a font, warped at random, because the real drawings are not available here",
 }
 SAYS = {
     "smoke": "Everything runs, nothing is learned: no number below says anything about a method.",
@@ -26,6 +29,8 @@ SAYS = {
     "not their values with the paper's.",
     "paper": "The paper's configuration.",
 }
+
+LEFT = "align='left' style='text-align:left'"  # the attribute too, because some readers drop styles
 
 
 class Html(str):
@@ -48,16 +53,22 @@ def banner(settings: Settings, data: Data) -> Html:
     changed = departures(settings.dataset, settings.profile)
     if data.stand_in:  # its sentences and its vocabulary are what they are, and not cut
         changed = changed[~changed["setting"].isin([TITLES["data.max_len"], TITLES["data.vocab_size"]])]
-    rows = "".join(f"<tr><td>{k}</td><td>{h}</td><td>{p}</td></tr>" for k, h, p in changed.itertuples(index=False))
+    rows = "".join(
+        f"<tr><td {LEFT}>{k}</td><td>{h}</td><td>{p}</td></tr>" for k, h, p in changed.itertuples(index=False)
+    )
     table = (
-        f"<table><thead><tr><th>setting</th><th>here</th><th>the paper</th></tr></thead><tbody>{rows}</tbody></table>"
+        f"<table><thead><tr><th {LEFT}>setting</th><th>here</th><th>the paper</th></tr></thead><tbody>{rows}</tbody></table>"
         if rows
         else "<p>No setting departs from the paper's.</p>"
     )
+    notes = "".join(
+        f"<li>{escape(note[:1].upper() + note[1:])}.</li>" for note in (f"source: {data.source}", *data.notes)
+    )
     return Html(
-        f"<p><b>Data:</b> {kind}<code>{escape(data.name)}</code>{asked}. {_sizes(data)}. "
-        f"Source: {escape(data.source)}. {escape('; '.join(data.notes))}.</p>"
-        f"<p><b>Profile <code>{settings.profile}</code>:</b> {SAYS[settings.profile]}</p>{table}"
+        f"<p><b>Data:</b> {kind}<code>{escape(data.name)}</code>{asked}. {_sizes(data)}.</p>"
+        f"<p><b>Profile <code>{settings.profile}</code>:</b> {SAYS[settings.profile]}</p>"
+        f"<details><summary>Where the data come from, and every departure from the paper</summary><ul>{notes}</ul>"
+        f"{table}</details>"
     )
 
 
@@ -141,9 +152,85 @@ def shorten(text: str, words: int) -> str:
 
 def sentences(headers: Sequence[str], rows: Iterable[Sequence[str]]) -> Html:
     """A table of texts, everything escaped: `<unk>` is no tag, and a pair of $ no formula."""
-    head = "".join(f"<th style='text-align:left'>{escape(h)}</th>" for h in headers)
+    head = "".join(f"<th {LEFT}>{escape(h)}</th>" for h in headers)
     body = "".join(
-        "<tr>" + "".join(f"<td style='text-align:left'>{escape(cell) or '(no word)'}</td>" for cell in row) + "</tr>"
-        for row in rows
+        "<tr>" + "".join(f"<td {LEFT}>{escape(cell) or '(no word)'}</td>" for cell in row) + "</tr>" for row in rows
     )
     return Html(f"<table class='tex2jax_ignore'><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>")
+
+
+def table(frame: pd.DataFrame, caption: str = "", index: bool = True) -> Html:
+    """A data frame as it stands, no cell cut, with a caption below; text is on the left."""
+    with pd.option_context("display.max_colwidth", None):
+        html = frame.to_html(index=index, justify="left", border=0, na_rep="-")
+    return Html(html + (f"<p>{escape(caption)}</p>" if caption else ""))
+
+
+def saw(*sentences: str) -> Html:
+    """What a notebook has shown: a sentence per line, whose numbers are formatted from records and not typed."""
+    return Html("<ul>" + "".join(f"<li>{escape(sentence)}</li>" for sentence in sentences) + "</ul>")
+
+
+# -- training ----------------------------------------------------------------------------------------------------------
+
+
+def trained(settings: Settings, methods: Iterable[str] | None = None, seed: int | None = None) -> dict[str, Run]:
+    """{method: run} of one seed, loaded or trained. Lines of progress replace each other and end as one folded table per run."""
+    from IPython.display import display  # part of the notebook tools, which the library does without
+
+    runs, shown = {}, display(Html(""), display_id=True)
+    with redirect_stdout(_Line(shown)):
+        for method in methods or settings.methods:
+            runs[method] = settings.run(method, seed)
+    summary = Html("".join(training(run) for run in runs.values()))
+    shown.update(summary) if shown else print(summary)
+    return runs
+
+
+class _Line:
+    """A stream that shows its last line only. shown: a handle of a display, None outside notebooks."""
+
+    def __init__(self, shown):
+        self.shown = shown
+
+    def write(self, text: str) -> None:
+        if text.strip() and self.shown:
+            self.shown.update(Html(f"<pre>{escape(text.strip())}</pre>"))
+
+    def flush(self) -> None:
+        """Nothing waits."""
+
+
+ROWS = 6  # epochs shown of a run
+
+
+def training(run: Run) -> Html:
+    """How a run trained: one line on the whole, and some of its epochs, folded."""
+    history, metrics = run.history, run.metrics
+    stage = history["aggressive"].astype(bool)
+    steps = f", {stage.sum()} of them aggressive with {history['inner_steps'][stage].mean():.0f} inner steps"
+    whole = f"{len(history)} epochs{steps if stage.any() else ''}, {sum(metrics['seconds'].values()) / 60:.1f} minutes"
+    finished = metrics.get("provenance", {}).get("finished", "")[:10]
+    name = f"{label(metrics['method'], run.family)}, seed {metrics['seed']}, profile {metrics['profile']}"
+    head = f"<summary><b>{escape(name)}</b>: {whole} (finished {finished})</summary>"
+    return Html(f"<details>{head}{_epochs(history).to_html(index=False, border=0)}</details>")
+
+
+EPOCH = {
+    "epoch": "epoch",
+    "iteration": "decoder updates",
+    "valid_loss": "-ELBO",
+    "valid_kl": "KL",
+    "valid_mi": "MI",
+    "valid_mi_large": "MI, all examples",
+    "valid_au": "AU",
+    "lr": "learning rate",
+}
+
+
+def _epochs(history: pd.DataFrame) -> pd.DataFrame:
+    """The first epoch, the last, and some between, with the stage of each."""
+    at = sorted({round(i * (len(history) - 1) / max(1, ROWS - 1)) for i in range(ROWS)})
+    rows = history.iloc[at].reindex(columns=EPOCH).rename(columns=EPOCH).round(3).replace(-0.0, 0.0)
+    stage = history["aggressive"].astype(bool).iloc[at]
+    return rows.assign(stage=["aggressive" if on else "plain" for on in stage])

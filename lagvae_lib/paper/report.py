@@ -42,7 +42,7 @@ def all_figures(records: Records) -> dict[str, Callable[[], Figure]]:
     if chosen:
         found["figure5"] = lambda: curves.dynamics(chosen)
     toy = records.toy()
-    pair = {label: row_runs(toy, method) for label, method in (("VAE", "vae"), ("aggressive", "aggressive"))}
+    pair = {label: row_runs(toy, method) for label, method in (("VAE", "vae"), ("Aggressive", "aggressive"))}
     if all(pair.values()):
         found["figure2"] = lambda: posterior_space.figure_2(pair)
         ways = {label: trajectory_of(of[0]) for label, of in pair.items()}

@@ -9,6 +9,7 @@ import pandas as pd
 
 from lagvae_lib.config.methods import knobs, label
 from lagvae_lib.data import family
+from lagvae_lib.metrics.inner_loop import counts_of_noise, mean_count
 from lagvae_lib.runs.record import Run
 
 DATASETS = {"yahoo": "Yahoo", "yelp": "Yelp", "omniglot": "OMNIGLOT"}
@@ -86,6 +87,27 @@ def costs(run: Run) -> dict[str, float]:
         "plain_updates": total / step if aggressive else float("nan"),
         "updates": float(updates.sum()),
     }
+
+
+def inner_lengths(runs: Iterable[Run]) -> pd.DataFrame:
+    """How long the inner loops were that ended by the test of convergence, one row per run that has such a stage.
+
+    by epoch: mean inner steps of each aggressive epoch, as text; first, last: of the first and the last of them; noise:
+    what windows of nothing but noise would give (`metrics.inner_loop`).
+    """
+    rows = []
+    for run in runs:
+        knobs, stage = run.config["method"]["inference"], run.history[run.history["aggressive"].astype(bool)]
+        if len(stage) and "window" in knobs and not knobs.get("fixed_steps"):
+            steps = stage["inner_steps"]
+            line = {key: run.metrics[key] for key in ("dataset", "method", "seed")} | {"window": knobs["window"]}
+            noise = mean_count(counts_of_noise(knobs["window"], knobs["max_steps"]))
+            line |= {
+                "by epoch": " ".join(f"{value:.0f}" for value in steps),
+                "all": round(costs(run)["inner_steps"], 1),
+            }
+            rows.append(line | {"first": steps.iloc[0], "last": steps.iloc[-1], "noise": noise})
+    return pd.DataFrame(rows).rename(columns={"dataset": "data"})
 
 
 def mean_costs(runs: list[Run]) -> dict[str, float] | None:

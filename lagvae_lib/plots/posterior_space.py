@@ -1,8 +1,9 @@
-"""Figures of the toy: the posterior mean space (Figures 2 and 3 of the paper), the lag, and the likelihood.
+"""The posterior mean space of the toy: Figures 2 and 3 of the paper, single half-steps, and the space in motion.
 
-`runs` is everywhere {label: list of the `Run`s of one method, one a seed}. Every function returns its figure.
+`runs` is everywhere {label: list of the `Run`s of one method, one per seed}. Every function returns its figure.
 """
 
+import re
 import tempfile
 from pathlib import Path
 
@@ -13,42 +14,47 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from lagvae_lib.config.methods import colour
-from lagvae_lib.metrics.comparison import agreement, paired
-from lagvae_lib.plots import COLOURS
+from lagvae_lib.metrics.comparison import agreement
+from lagvae_lib.plots import COLOURS, WIDTH
+from lagvae_lib.plots.toy_curves import AXES, INFERENCE, MODEL, Runs, lags, shade, updates_axis
 from lagvae_lib.runs.record import Run, Trajectory
 
-Runs = dict[str, list[Run]]
-MODEL, INFERENCE = "mean of $p(z|x)$ under the model", "mean of $q(z|x)$"
 PANELS = (0, 200, 1000, 3000, None)
 INNER, OUTER = COLOURS[2], COLOURS[1]
 GIF_DPI = 72
-
-
-def _colour(run: Run) -> str:
-    return colour(run.metrics["method"])
+SYMBOLS = {  # of the scrubber's buttons, by the names that matplotlib gives them
+    "minus": "−",
+    "fast-backward": "⏮",
+    "step-backward": "◂",
+    "play": "▶",
+    "pause": "⏸",
+    "step-forward": "▸",
+    "fast-forward": "⏭",
+    "plus": "+",
+}
 
 
 def looks(run: Run, iterations: tuple[int | None, ...] = PANELS) -> list[int]:
-    """Rows of `run.points` nearest to the wanted iterations, None being the last; in order, without repeats."""
+    """Rows of `run.points` nearest to the wanted decoder updates, None being the last; in order, without repeats."""
     at = run.points["iteration"]
     rows = [len(at) - 1 if wanted is None else int(np.abs(at - wanted).argmin()) for wanted in iterations]
     return sorted(set(rows))
 
 
 def figure_2(runs: Runs, iterations: tuple[int | None, ...] = PANELS) -> Figure:
-    """One row of panels a method (its first run), one column an iteration; correlation and slope in the last panel."""
+    """One row of panels per method (its first run), one column per look; correlation and slope in the last panel."""
     chosen = {label: looks(of[0], iterations) for label, of in runs.items()}
     columns = max(map(len, chosen.values()))
+    side = WIDTH / columns
     figure, axes = plt.subplots(
-        len(runs), columns, figsize=(2.6 * columns, 2.75 * len(runs)), sharex=True, sharey=True, squeeze=False
+        len(runs), columns, figsize=(WIDTH, (side + 0.35) * len(runs)), sharex=True, sharey=True, squeeze=False
     )
     limit = _limit([of[0] for of in runs.values()], chosen.values())
     for row, (label, of) in enumerate(runs.items()):
         for column, look in enumerate(chosen[label]):
-            _space(axes[row, column], of[0], look, limit, _colour(of[0]))
+            _space(axes[row, column], of[0], look, limit)
         _annotate(axes[row, len(chosen[label]) - 1], of[0], chosen[label][-1])
-        axes[row, 0].set_ylabel(f"{label}\n{INFERENCE}")
+        axes[row, 0].set_ylabel(f"{label}\n{INFERENCE}", fontsize=10)
         for unused in axes[row, len(chosen[label]) :]:
             unused.set_visible(False)
     figure.supxlabel(MODEL, fontsize=11)
@@ -56,16 +62,18 @@ def figure_2(runs: Runs, iterations: tuple[int | None, ...] = PANELS) -> Figure:
 
 
 def final_spaces(runs: Runs, columns: int = 4) -> Figure:
-    """Figure 2's last look at each method (its first run), a panel a method, with correlation and slope."""
+    """The last look at each method (its first run), one panel per method, with correlation and slope."""
     rows = max(1, -(-len(runs) // columns))
-    figure, axes = plt.subplots(rows, columns, figsize=(2.9 * columns, 3.1 * rows), sharex=True, sharey=True)
+    figure, axes = plt.subplots(
+        rows, columns, figsize=(WIDTH, 2.55 * rows + 0.3), sharex=True, sharey=True, squeeze=False
+    )
     axes = axes.flatten()
     firsts = {label: of[0] for label, of in runs.items()}
     limit = _limit(list(firsts.values()), [[-1]] * len(firsts)) if firsts else 1.0
     for axis, (label, run) in zip(axes, firsts.items(), strict=False):
-        _space(axis, run, -1, limit, _colour(run))
+        _space(axis, run, -1, limit)
         _annotate(axis, run, -1)
-        axis.set_title(label)
+        axis.set_title(label.replace(" (", "\n("), fontsize=10)
     for unused in axes[len(firsts) :]:
         unused.set_visible(False)
     figure.supxlabel(MODEL, fontsize=11)
@@ -79,32 +87,95 @@ def _limit(runs: list[Run], rows) -> float:
     return 1.05 * max(*map(float, values), 1e-3)
 
 
-AXES = ("model_mean", "inference_mean")
-
-
-def _space(axis: Axes, run: Run, look: int, limit: float, colour) -> None:
-    axis.axline((0, 0), slope=1, color="0.6", linewidth=1, zorder=1)
-    axis.scatter(*(run.points[name][look] for name in AXES), s=7, alpha=0.5, color=colour, linewidths=0, zorder=2)
+def _space(axis: Axes, run: Run, look: int, limit: float) -> None:
+    """One look: the lines x = 0, y = 0 and y = x, and a dot per example."""
+    for line in ({"slope": 1}, {"xy2": (1, 0)}, {"xy2": (0, 1)}):
+        axis.axline((0, 0), **line, color="0.6", linewidth=0.9, zorder=1)
+    points = (run.points[name][look] for name in AXES)
+    axis.scatter(*points, s=7, alpha=0.5, color=shade(run), linewidths=0, zorder=2)
     axis.set(xlim=(-limit, limit), ylim=(-limit, limit), aspect="equal")
-    axis.set_title(f"iteration {run.points['iteration'][look]:,}")
+    axis.set_title(f"{run.points['iteration'][look]:,} updates", fontsize=11)
 
 
 def _annotate(axis: Axes, run: Run, look: int) -> None:
     found = agreement(*(run.points[name][look] for name in AXES))
     text = f"correlation {found.correlation:.3f}\nslope {found.slope:.2f}"
     if np.isnan(found.correlation):
-        text = f"collapsed: sd {found.model_sd:.0e}, {found.inference_sd:.0e}"
-    axis.text(0.04, 0.96, text, transform=axis.transAxes, va="top", fontsize=9, backgroundcolor=(1, 1, 1, 0.7))
+        text = f"collapsed:\nsd {found.model_sd:.2f} and {found.inference_sd:.4f}"
+    axis.text(0.03, 0.97, text, transform=axis.transAxes, va="top", fontsize=9, backgroundcolor=(1, 1, 1, 0.7))
+
+
+# -- Figure 3 ----------------------------------------------------------------------------------------------------------
+
+
+def half_steps(paths: dict[str, Trajectory], first: int, moves: int = 8, point: int | None = None) -> Figure:
+    """One example, followed through `moves` numbered moves from decoder update `first` on; one panel per method.
+
+    Vertical arrows are inner loops (phi moves), horizontal ones decoder steps (theta moves); joint steps move both and
+    have the decoder's colour. point: which example; by default the one that the last panel's method moves most.
+    """
+    figure, axes = plt.subplots(
+        1, len(paths), figsize=(WIDTH, WIDTH / 2 + 1.1), sharex=True, sharey=True, squeeze=False
+    )
+    *_, last = paths.values()
+    if point is None:
+        rows = _moves(last, first, moves)
+        point = int(np.abs(np.diff(last.model_mean[rows], axis=0)).sum(0).argmax())
+    drawn = [getattr(path, name)[_moves(path, first, moves), point] for path in paths.values() for name in AXES]
+    limit = 1.2 * max(float(np.abs(values).max()) for values in drawn)
+    for axis, (label, path) in zip(axes[0], paths.items(), strict=True):
+        rows = _moves(path, first, moves)
+        axis.set(xlim=(-limit, limit), ylim=(-limit, limit), aspect="equal")
+        _numbered(axis, path.model_mean[rows, point], path.inference_mean[rows, point], path.after_inner[rows])
+        axis.set(title=f"{label}, decoder updates {first} to {path.iteration[rows[-1]]}", xlabel=MODEL)
+    axes[0, 0].set_ylabel(INFERENCE)
+    figure.legend(handles=_keys(), loc="outside lower center", ncols=3)
+    return figure
+
+
+def _moves(path: Trajectory, first: int, moves: int) -> np.ndarray:
+    """Rows of a trajectory: where `first` updates were made, and the `moves` that follow."""
+    start = int(np.flatnonzero((path.iteration == first) & ~path.after_inner)[0])
+    return np.arange(start, min(start + moves + 1, len(path.iteration)))
+
+
+def _numbered(axis: Axes, x: np.ndarray, y: np.ndarray, after_inner: np.ndarray) -> None:
+    """An arrow per move, its number at its middle; the start is a ring and the end a dot."""
+    for line in ({"slope": 1}, {"xy2": (1, 0)}, {"xy2": (0, 1)}):
+        axis.axline((0, 0), **line, color="0.7", linewidth=0.9, zorder=1)
+    axis.plot(x[0], y[0], "o", color="black", markersize=9, fillstyle="none", zorder=4)
+    axis.plot(x[-1], y[-1], "o", color="black", markersize=6, zorder=4)
+    for move in range(1, len(x)):
+        tint, tail, tip = INNER if after_inner[move] else OUTER, (x[move - 1], y[move - 1]), (x[move], y[move])
+        arrow = {"arrowstyle": "-|>", "color": tint, "linewidth": 2, "shrinkA": 0, "shrinkB": 0, "mutation_scale": 14}
+        axis.annotate("", tip, tail, arrowprops=arrow, zorder=3)
+        if np.hypot(tip[0] - tail[0], tip[1] - tail[1]) < 0.05 * axis.get_xlim()[1]:
+            continue  # no room for a number
+        aside = {"xytext": (8, 0) if after_inner[move] else (0, 8 if move % 4 else -9), "textcoords": "offset points"}
+        middle = (tail[0] + tip[0]) / 2, (tail[1] + tip[1]) / 2
+        axis.annotate(str(move), middle, **aside, color=tint, fontweight="bold", ha="center", va="center", zorder=5)
+
+
+def _keys(extra: tuple[Line2D, ...] = ()) -> list[Line2D]:
+    ring = Line2D([], [], color="black", marker="o", fillstyle="none", markersize=9, linestyle="")
+    ring.set_label("start; its end is a dot")
+    return [
+        Line2D([], [], color=INNER, linewidth=2, label="inner loop (φ moves)"),
+        Line2D([], [], color=OUTER, linewidth=2, label="decoder step (θ), or joint step (both)"),
+        *(extra or (ring,)),
+    ]
 
 
 def figure_3(paths: dict[str, Trajectory], updates: int, points: int = 2) -> Figure:
-    """The ways of a few points over the first `updates` decoder updates and what inner loop follows them.
+    """The paths of a few points over the first `updates` decoder updates and the inner loop that follows them.
 
-    One panel a method, with all points where they are at the end. Inner loops are vertical, generator steps horizontal
-    lines; joint steps have the generator's colour. The points followed are spread over the network's means at the end
+    One panel per method, with all points where they are at the end. Inner loops are vertical, decoder steps horizontal
+    lines; joint steps have the decoder's colour. The points followed are spread over the network's means at the end
     of the last panel's stretch, the extreme ones included.
     """
-    figure, axes = plt.subplots(1, len(paths), figsize=(5.2 * len(paths), 5), sharex=True, sharey=True, squeeze=False)
+    figure, axes = plt.subplots(
+        1, len(paths), figsize=(WIDTH, WIDTH / 2 + 0.5), sharex=True, sharey=True, squeeze=False
+    )
     *_, last = paths.values()
     order = last.inference_mean[np.flatnonzero(last.iteration <= updates)[-1]].argsort()
     chosen = order[np.linspace(0, len(order) - 1, points).round().astype(int)]
@@ -114,169 +185,67 @@ def figure_3(paths: dict[str, Trajectory], updates: int, points: int = 2) -> Fig
         axis.axline((0, 0), slope=1, color="0.6", linewidth=1, zorder=1)
         axis.scatter(x[-1], y[-1], s=10, color="0.55", linewidths=0, zorder=2)
         for point in chosen:
-            _way(axis, x[:, point], y[:, point], path.after_inner[drawn])
+            _path(axis, x[:, point], y[:, point], path.after_inner[drawn])
         axis.set(title=label, xlabel=MODEL)
     axes[0, 0].set_ylabel(INFERENCE)
-    keys = [
-        Line2D([], [], color=INNER, label="inner loop (φ)"),
-        Line2D([], [], color=OUTER, label="generator step (θ), or joint (both)"),
-        Line2D([], [], color="black", marker="o", linestyle="", label="end of a way"),
-        Line2D([], [], color="0.55", marker=".", linestyle="", label="the other points at that time"),
-    ]
-    figure.legend(handles=keys, loc="outside lower center", ncols=4)
+    ends = Line2D([], [], color="black", marker="o", linestyle="", label="end of a path")
+    rest = Line2D([], [], color="0.55", marker=".", linestyle="", label="the other points at that time")
+    figure.legend(handles=_keys((ends, rest)), loc="outside lower center", ncols=2)
     return figure
 
 
-def _way(axis: Axes, x: np.ndarray, y: np.ndarray, after_inner: np.ndarray) -> None:
+def _path(axis: Axes, x: np.ndarray, y: np.ndarray, after_inner: np.ndarray) -> None:
     for step in range(1, len(x)):
-        colour = INNER if after_inner[step] else OUTER
-        axis.plot(x[step - 1 : step + 1], y[step - 1 : step + 1], color=colour, linewidth=1.1, alpha=0.85, zorder=3)
+        tint = INNER if after_inner[step] else OUTER
+        axis.plot(x[step - 1 : step + 1], y[step - 1 : step + 1], color=tint, linewidth=1.1, alpha=0.85, zorder=3)
     axis.plot(x[-1], y[-1], "o", color="black", markersize=5, zorder=4)
 
 
-def stage_end(run: Run) -> int | None:
-    """The decoder updates after which aggressive training ended; None if it never was or never ended."""
-    aggressive = run.history["aggressive"].astype(bool)
-    if not aggressive.any() or aggressive.iloc[-1]:
-        return None
-    return int(run.history["iteration"][aggressive].iloc[-1])
-
-
-def curves(runs: Runs, panels: dict[str, str], *, log_y: bool = False) -> Figure:
-    """Columns of `Run.dynamics` over training, {column: title}; a thin line a seed, dotted where stages end."""
-    figure, axes = plt.subplots(1, len(panels), figsize=(4.6 * len(panels), 3.8), sharex=True, sharey=True)
-    for axis, (column, title) in zip(axes, panels.items(), strict=True):
-        lowest = FLOOR if log_y else None
-        _lines(
-            axis, runs, {label: [run.dynamics[column].clip(lower=lowest) for run in of] for label, of in runs.items()}
-        )
-        axis.set_title(title)
-        if log_y:
-            axis.set_yscale("log")
-    axes[0].set_ylabel("nats per example")
-    axes[0].legend(loc="lower right" if log_y else "best")
-    return figure
-
-
-FLOOR = 1e-5  # where curves on a logarithmic axis end
-
-
-def lag_over_training(runs: Runs) -> Figure:
-    """KL(q(z|x) || p(z|x)) on the grid, and the two gaps it is made of."""
-    titles = {
-        "lag": r"lag: KL$(q(z|x)\,\|\,p(z|x))$",
-        "amortisation": "amortisation gap",
-        "approximation": "approximation gap",
-    }
-    return curves(runs, titles, log_y=True)
-
-
-def information_over_training(runs: Runs) -> Figure:
-    """The KL term and what of it is mutual information (same-sample estimate over all points looked at)."""
-    return curves(runs, {"kl": r"KL$(q(z|x)\,\|\,p(z))$", "mi_large": "mutual information under $q$"})
-
-
-def spreads_over_training(runs: Runs) -> Figure:
-    """How far the points spread (standard deviation over them) along each axis of the posterior mean space."""
-    figure, axes = plt.subplots(1, 2, figsize=(9.2, 3.8), sharey=True)
-    for axis, name, title in zip(axes, AXES, (MODEL, INFERENCE), strict=True):
-        values = {label: [run.points[name].astype(np.float64).std(1) for run in of] for label, of in runs.items()}
-        _lines(axis, runs, values)
-        axis.set_title(f"sd over points of the {title}")
-    axes[0].legend()
-    return figure
-
-
-def _lines(axis: Axes, runs: Runs, values: dict[str, list]) -> None:
-    """A thin line a run over decoder updates, dotted where aggressive stages end."""
-    for label, of in runs.items():
-        shade = _colour(of[0])
-        for i, (run, line) in enumerate(zip(of, values[label], strict=True)):
-            name = label if i == 0 else None
-            axis.plot(run.dynamics["iteration"], line, color=shade, linewidth=1.1, label=name)
-            if (end := stage_end(run)) is not None:
-                axis.axvline(end, color=shade, linewidth=1, linestyle=":")
-    longest = max(run.dynamics["iteration"].max() for of in runs.values() for run in of)
-    axis.set_xscale("symlog", linthresh=1000, linscale=0.7)
-    axis.set_xticks([0, 500, 1000, 5000, 10_000, 50_000], ["0", "500", "1k", "5k", "10k", "50k"])
-    axis.set(xlabel="decoder updates", xlim=(0, longest))
-
-
-def likelihood(runs: Runs, oracle: dict) -> Figure:
-    """NLL of every run beside the oracle's, on selection and on fresh lines, and the second method minus the first.
-
-    oracle: what `lagvae_lib.data.oracle.read_oracle` gives. Bars are standard errors over lines, which all runs
-    share; the right panel's differences are between runs of one seed on one set of lines.
-    """
-    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4), width_ratios=(3, 2))
-    for column, split in enumerate(SPLITS.values()):
-        exact = oracle[split]
-        left.errorbar(
-            column - 0.3, exact["nll"], exact["nll_se"], fmt="D", color="black", label=None if column else "oracle"
-        )
-        for row, (label, of) in enumerate(runs.items()):
-            for i, run in enumerate(of):
-                values = split_metrics(run, split)
-                left.errorbar(
-                    column + 0.3 * row + 0.06 * (i - (len(of) - 1) / 2),
-                    values["nll"],
-                    values["nll_standard_error"],
-                    fmt="o",
-                    markersize=5,
-                    color=_colour(run),
-                    label=None if column or i else label,
-                )
-        _differences(right, column, *(nlls(of, split) for of in list(runs.values())[:2]))
-    left.set(ylabel="NLL, nats per line", xlim=(-0.6, 1.7))
-    left.set_xticks([0.05, 1.05], SPLITS)
-    left.legend(loc="center right")
-    first, second = list(runs)[:2]
-    right.axhline(0, color="0.5", linewidth=1)
-    right.set(ylabel=f"NLL: {second} − {first}", xlim=(-0.6, 1.6))
-    right.set_xticks([0, 1], SPLITS)
-    return figure
-
-
-SPLITS = {"selection lines": "test", "fresh lines": "fresh"}
-
-
-def split_metrics(run: Run, split: str) -> dict:
-    """A run's metrics on the `test` lines, which were selected on too, or on the `fresh` ones."""
-    return run.metrics if split == "test" else run.metrics[split]
-
-
-def nlls(runs: list[Run], split: str) -> list[float]:
-    """The NLL of each run on a split."""
-    return [split_metrics(run, split)["nll"] for run in runs]
-
-
-def _differences(axis: Axes, column: int, first: list[float], second: list[float]) -> None:
-    found = paired(first, second)
-    spread = 0.08 * (np.arange(len(first)) - (len(first) - 1) / 2)
-    axis.plot(column - 0.15 + spread, found.differences, "o", color="0.45", markersize=5)
-    axis.errorbar(column + 0.15, found.mean, np.nan_to_num(found.half_width), fmt="s", color="black", capsize=4)
+# -- in motion ---------------------------------------------------------------------------------------------------------
 
 
 def animation(runs: Runs, frames: int = 40) -> FuncAnimation:
-    """The points of every method's first run over training: early frames every look, later ones further apart."""
+    """The points of every method's first run over training, and below them the relative lag up to that look.
+
+    Early looks are all shown, later ones are further apart.
+    """
     first = {label: of[0] for label, of in runs.items()}
     longest = max(len(run.points["iteration"]) for run in first.values())
     at = np.unique(np.round(np.geomspace(1, longest, frames)).astype(int) - 1)
-    limit = _limit(list(first.values()), [range(len(run.points["iteration"])) for run in first.values()])
-    figure, axes = plt.subplots(1, len(first), figsize=(4 * len(first), 4.2), sharex=True, sharey=True, squeeze=False)
+    shown = [np.minimum(at, len(run.points["iteration"]) - 1) for run in first.values()]
+    values = [
+        np.abs(run.points[name][rows]).ravel() for run, rows in zip(first.values(), shown, strict=True) for name in AXES
+    ]
+    limit = 1.05 * max(float(np.quantile(of, 0.999)) for of in values) + 1e-3
+    figure = plt.figure(figsize=(0.42 * WIDTH * len(first), 0.42 * WIDTH + 2.1))
+    panels = figure.subplot_mosaic(
+        [[f"space {i}" for i in range(len(first))], ["lag"] * len(first)], height_ratios=[3, 1]
+    )
 
     def draw(look: int) -> list:
-        for axis, (label, run) in zip(axes[0], first.items(), strict=True):
+        for i, (label, run) in enumerate(first.items()):
+            axis = panels[f"space {i}"]
             axis.clear()
-            _space(axis, run, min(look, len(run.points["iteration"]) - 1), limit, _colour(run))
-            axis.set_title(f"{label}, {axis.get_title()}")
-            axis.set_xlabel(MODEL)
-        axes[0, 0].set_ylabel(INFERENCE)
-        return list(axes[0])
+            _space(axis, run, min(look, len(run.points["iteration"]) - 1), limit)
+            axis.set(title=f"{label}, {axis.get_title()}", xlabel=MODEL, ylabel="" if i else INFERENCE)
+        _lag_so_far(panels["lag"], first, look)
+        return []
 
     draw(0)
-    plt.close(figure)
-    return FuncAnimation(figure, draw, frames=[*at, *[at[-1]] * 6])
+    figure.draw_without_rendering()  # lets constrained layout settle, so that the first frame is whole
+    figure.set_layout_engine("none")  # and keeps the panels where they are
+    return FuncAnimation(figure, draw, frames=at, init_func=lambda: [])
+
+
+def _lag_so_far(axis: Axes, runs: dict[str, Run], look: int) -> None:
+    """The relative lag up to a look, with a dot at its end."""
+    axis.clear()
+    for label, run in runs.items():
+        at, values = run.points["iteration"][: look + 1], lags(run)[: look + 1]
+        axis.plot(at, values, color=shade(run), linewidth=1.4, label=label)
+        axis.plot(at[-1:], values[-1:], "o", color=shade(run))
+    updates_axis(axis, max(int(run.points["iteration"][-1]) for run in runs.values()))
+    axis.set(ylim=(-0.1, 1.25), ylabel="relative lag")
 
 
 def gif(of: FuncAnimation, per_second: int = 6) -> bytes:
@@ -285,3 +254,11 @@ def gif(of: FuncAnimation, per_second: int = 6) -> bytes:
         path = Path(folder) / "animation.gif"
         of.save(path, PillowWriter(fps=per_second), dpi=GIF_DPI)
         return path.read_bytes()
+
+
+def scrubber(of: FuncAnimation, per_second: int = 4) -> str:
+    """The animation as HTML with a slider and buttons to play, pause and step: it needs no kernel and no network."""
+    with plt.rc_context({"savefig.dpi": GIF_DPI}):
+        html = of.to_jshtml(fps=per_second, default_mode="once")
+    html = re.sub(r'<link rel="stylesheet"\s+href="[^"]*">', "", html)  # icons from another host
+    return re.sub(r'<i class="fa fa-([\w-]+)[^"]*"></i>', lambda found: SYMBOLS[found[1]], html)

@@ -5,7 +5,7 @@ nothing to draw, and returns a figure. Fed by records only.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -17,7 +17,7 @@ from matplotlib.ticker import MaxNLocator, NullLocator
 from lagvae_lib.config.methods import colour
 from lagvae_lib.metrics import THRESHOLD
 from lagvae_lib.metrics.inner_loop import counts_of_noise, mean_count
-from lagvae_lib.plots import COLOURS
+from lagvae_lib.plots import COLOURS, WIDTH
 from lagvae_lib.runs.record import Run
 
 CURVES = {  # title: colour, and the columns by the paper's estimator and by the large-sample one
@@ -26,6 +26,7 @@ CURVES = {  # title: colour, and the columns by the paper's estimator and by the
     "KL(q(z) || p(z))": (COLOURS[2], "aggregate_kl", "aggregate_kl_large"),
 }
 FLOOR = 1e-7
+COLUMNS = {0: 1, 1: 1, 2: 2, 4: 2}  # of a figure by its number of panels; 3 otherwise
 
 
 def _colours(runs: Mapping[str, Run]) -> dict[str, tuple]:
@@ -43,7 +44,7 @@ def with_code(runs: Mapping[str, Run]) -> dict[str, Run]:
 
 
 def dynamics(runs: Mapping[str, Run], nats: float | None = None) -> Figure:
-    """Figure 5: the KL term, the MI and KL(q(z) || p(z)) over training, a panel a run; nats per example.
+    """Figure 5: the KL term, the MI and KL(q(z) || p(z)) over training, one panel per run; nats per example.
 
     Solid: the paper's estimators (minibatches); dashed: MI over all examples of the probe, and what follows from it.
     Grey: the noise of the paper's MI at collapse, two sd on either side of 0. Dotted: log of the batch, which that MI
@@ -73,7 +74,7 @@ def dynamics(runs: Mapping[str, Run], nats: float | None = None) -> Figure:
 
 def _caps(axes: list[Axes], runs: Mapping[str, Run], top: float) -> None:
     """log B in each panel, where it is in sight."""
-    for ax, run in zip(axes, runs.values(), strict=True):
+    for ax, run in zip(axes, runs.values(), strict=False):
         batch = run.config["data"]["batch_size"]
         if math.log(batch) < top:
             ax.axhline(math.log(batch), color="black", linestyle=":", linewidth=1, label=f"log {batch}")
@@ -97,7 +98,7 @@ def nll_by_samples(runs: Mapping[str, Run]) -> Figure:
 
     A model without z, whose likelihood is exact, is a horizontal line.
     """
-    figure, ax = plt.subplots(figsize=(7, 4))
+    figure, ax = plt.subplots(figsize=(7.5, 4))
     coded = with_code(runs)
     for name, run in runs.items():
         drawn_in = _colours(runs)[name]
@@ -115,38 +116,50 @@ def nll_by_samples(runs: Mapping[str, Run]) -> Figure:
     return figure
 
 
-MARKERS = "osD^vPX*<>hp8"
+COLOURED = ("vae", "vae-anneal", "sa-vae", "aggressive", "aggressive-anneal")  # in Figure 4; the rest is grey
+MARKERS = dict(zip(COLOURED, "os^Dv", strict=True))
 
 
 def nll_against_au(panels: Mapping[str, Mapping[str, list[Run]]]) -> Figure:
-    """Figure 4: NLL against active units, a panel a data set, a point a run; a model without z stands at AU 0, with its
-    exact NLL as a dashed line. Points far above the rest (`_edge`) stand at the upper edge, their NLL written below.
+    """Figure 4: NLL against active units, one panel per data set, one point per run; a model without z is a dashed line
+    at its exact NLL. Points far above the rest (`_edge`) stand at the upper edge, their NLL written below.
 
-    panels: {title: {label: runs}}. A label has the same colour and marker in every panel.
+    panels: {title: {label: runs}}. The methods of `COLOURED` have their colours, all others are grey. The axis of
+    active units is the same in all panels: linear up to 1, logarithmic beyond.
     """
-    labels = list(dict.fromkeys(label for rows in panels.values() for label in rows))
-    figure, axes = plt.subplots(1, max(1, len(panels)), figsize=(max(5.5, 4.6 * len(panels)), 5.4), squeeze=False)
+    figure, axes = plt.subplots(1, max(1, len(panels)), figsize=(WIDTH, 5), sharex=True, squeeze=False)
     for ax, (title, rows) in zip(axes[0], panels.items(), strict=False):
         edge = _edge([run.metrics["nll"] for runs in rows.values() for run in runs])
         for label, runs in rows.items():
-            at, of_method = labels.index(label), colour(runs[0].metrics["method"])
-            au = [run.metrics["au"] or 0 for run in runs]
-            nll = [run.metrics["nll"] for run in runs]
-            shown, marker = np.minimum(nll, edge), MARKERS[at % len(MARKERS)]
-            ax.scatter(au, shown, 60, marker=marker, color=of_method, alpha=0.8, label=label, zorder=3, clip_on=False)
-            for x, y in zip(au, nll, strict=True):
-                if y > edge:
-                    below = {"xytext": (0, -7), "textcoords": "offset points", "ha": "center", "va": "top"}
-                    ax.annotate(f"{y:.1f} →", (x, edge), rotation=90, fontsize="small", **below)
-            if runs[0].metrics["nll_is_exact"]:
-                ax.axhline(sum(nll) / len(nll), color=of_method, linestyle="--", linewidth=1)
+            _points(ax, label, runs, edge)
         if edge < math.inf:
             ax.set_ylim(top=edge)
         ax.set(title=title, xlabel="active units", ylabel="NLL, nats per example")
-        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+        ax.set_xscale("symlog", base=2, linthresh=1)
+        ax.set_xticks([0, 1, 2, 4, 8, 16, 32], ["0", "1", "2", "4", "8", "16", "32"])
+        ax.set_xlim(-0.3, 45)
+    for ax in axes[0, 1:]:
+        ax.set_ylabel("")
     if panels:
         _legend_below(figure, list(axes[0]))
     return figure
+
+
+def _points(ax: Axes, label: str, runs: list[Run], edge: float) -> None:
+    """The runs of one method in a panel of Figure 4."""
+    method, nll = runs[0].metrics["method"].split("+")[0], [run.metrics["nll"] for run in runs]
+    if runs[0].metrics["nll_is_exact"]:
+        ax.axhline(sum(nll) / len(nll), color="black", linestyle="--", linewidth=1, label=f"{label} (no z)")
+        return
+    own = method in COLOURED
+    looks = {"color": colour(method), "marker": MARKERS[method]} if own else {"color": "0.65", "marker": "."}
+    au, shown = [run.metrics["au"] or 0 for run in runs], np.minimum(nll, edge)
+    name = label if own else "other methods"
+    ax.scatter(au, shown, 60, label=name, alpha=0.8, zorder=4 if own else 3, clip_on=False, linewidths=0, **looks)
+    for x, y in zip(au, nll, strict=True):
+        if y > edge:
+            below = {"xytext": (0, -7), "textcoords": "offset points", "ha": "center", "va": "top"}
+            ax.annotate(f"{y:.1f} →", (x, edge), rotation=90, fontsize="small", **below)
 
 
 def _edge(values: list[float]) -> float:
@@ -167,9 +180,9 @@ PHASES = {  # of a record's processor seconds: what they were spent on
 
 
 def seconds_by_phase(panels: Mapping[str, Mapping[str, Run]]) -> Figure:
-    """Processor minutes of runs by what they were spent on, a panel a data set, a bar a run."""
-    figure, axes = plt.subplots(1, max(1, len(panels)), figsize=(max(6, 5 * len(panels)), 3.6), squeeze=False)
-    for ax, (title, runs) in zip(axes[0], panels.items(), strict=False):
+    """Processor minutes of runs by what they were spent on, one panel per data set, one bar per run."""
+    figure, axes = plt.subplots(max(1, len(panels)), 1, figsize=(WIDTH, 1.9 * max(1, len(panels)) + 0.8), squeeze=False)
+    for ax, (title, runs) in zip(axes[:, 0], panels.items(), strict=False):
         start = np.zeros(len(runs))
         for at, (phase, meaning) in enumerate(PHASES.items()):
             minutes = np.array([run.metrics["cpu_seconds"].get(phase, 0.0) / 60 for run in runs.values()])
@@ -179,12 +192,12 @@ def seconds_by_phase(panels: Mapping[str, Mapping[str, Run]]) -> Figure:
         ax.set(title=title, xlabel="processor minutes")
         ax.invert_yaxis()
     if panels:
-        _legend_below(figure, list(axes[0]))
+        _legend_below(figure, list(axes[:, 0]))
     return figure
 
 
 def inner_counts(runs: Mapping[str, Run]) -> Figure:
-    """How long inner loops were: the share of aggressive updates by inner steps, a panel a run that counts them.
+    """How long inner loops were: the share of aggressive updates by inner steps, one panel per run that counts them.
 
     Dots: what the test of convergence would do on windows of nothing but noise (`metrics.inner_loop`).
     """
@@ -203,6 +216,27 @@ def inner_counts(runs: Mapping[str, Run]) -> Figure:
     if runs:
         axes[0].set_ylabel("share of aggressive updates")
         _legend_below(figure, axes)
+    return figure
+
+
+def lengths_by_epoch(runs: Iterable[Run]) -> Figure:
+    """Mean inner steps by epoch of the aggressive stage, in units of what windows of noise give; one line per run whose
+    loops end by the test of convergence, one colour per data set."""
+    figure, ax = plt.subplots(figsize=(7.5, 3.8))
+    datasets: dict[str, tuple] = {}
+    for run in runs:
+        knobs, stage = run.config["method"]["inference"], run.history[run.history["aggressive"].astype(bool)]
+        if not len(stage) or not _has_windows(run) or knobs.get("fixed_steps"):
+            continue
+        name, noise = run.metrics["dataset"], mean_count(counts_of_noise(knobs["window"], knobs["max_steps"]))
+        known = name in datasets
+        shade = datasets.setdefault(name, COLOURS[len(datasets)])
+        at = np.arange(1, len(stage) + 1)
+        ax.plot(at, stage["inner_steps"] / noise, "o-", color=shade, alpha=0.7, label=None if known else name)
+    ax.axhline(1, color="black", linestyle="--", linewidth=1, label="windows of pure noise")
+    ax.set(xlabel="epoch of the aggressive stage", ylabel="mean inner steps, relative to noise", ylim=(0.7, None))
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    ax.legend(ncols=2)
     return figure
 
 
@@ -233,7 +267,7 @@ def code_usage(runs: Mapping[str, Run]) -> Figure:
 
 
 def information_by_batch(runs: Mapping[str, Run]) -> Figure:
-    """I(x; z) on the test set, estimated from both sides, by the batch whose mixture stands for q(z); a panel a run.
+    """I(x; z) on the test set, estimated from both sides, by the batch whose mixture stands for q(z); one panel per run.
 
     Circles: the same-sample estimate, low in expectation and never above log B (black). Triangles: leave one out, high
     in expectation. Dotted: the paper's estimate, whose batches are those of training.
@@ -259,13 +293,18 @@ def information_by_batch(runs: Mapping[str, Run]) -> Figure:
 def _panels(
     runs: Mapping[str, Run], nothing: str = "no run of a model with a latent variable"
 ) -> tuple[Figure, list[Axes]]:
-    """A row of panels on one scale, one for each run, or one that says that there is nothing."""
-    columns = max(1, len(runs))
-    figure, axes = plt.subplots(1, columns, figsize=(max(5, 4.5 * columns), 4.2), sharey=True, squeeze=False)
+    """Panels on one scale, one for each run, or one that says that there is nothing."""
+    columns = COLUMNS.get(len(runs), 3)
+    rows = max(1, -(-len(runs) // columns))
+    size = WIDTH * (0.6 if columns == 1 else 1), 3.1 * rows + 1.0
+    figure, axes = plt.subplots(rows, columns, figsize=size, sharey=True, squeeze=False)
+    axes = list(axes.flat)
     if not runs:
-        axes[0, 0].set_axis_off()
-        axes[0, 0].text(0.5, 0.5, nothing, ha="center", va="center")
-    return figure, list(axes[0])
+        axes[0].set_axis_off()
+        axes[0].text(0.5, 0.5, nothing, ha="center", va="center")
+    for unused in axes[max(1, len(runs)) :]:
+        unused.set_visible(False)
+    return figure, axes
 
 
 def _legend_below(figure: Figure, axes: list[Axes]) -> None:
