@@ -1,6 +1,6 @@
 """A runnable companion to He et al. (ICLR 2019), "Lagging Inference Networks and Posterior Collapse in VAEs".
 
-What a model of one's own needs can be had from here: `Aggressive`, `Batch`, `Optimisers`, `Loss`, `minibatches` and
+What a model of one's own needs is importable from here: `Aggressive`, `Batch`, `Optimisers`, `Loss`, `minibatches` and
 `mutual_information`.
 """
 

@@ -243,7 +243,7 @@ def test_other_drawings_are_refused(tmp_path, monkeypatch):
     with pytest.raises(DataError, match=r"does not hold OMNIGLOT's 32,460 drawings"):
         image_set("omniglot-28")
     archive.write_bytes(b"no archive")
-    with pytest.raises(DataError, match="no readable zip"):
+    with pytest.raises(DataError, match="not a readable zip"):
         image_set("omniglot-28")
     assert not (tmp_path / "omniglot-28").exists()
 
@@ -407,7 +407,7 @@ def nan_array():
     [
         (bad_folder("empty"), "holds no PNG files"),
         (bad_folder("few"), "at least 30"),
-        (bad_folder("corrupt"), r"003\.png is no readable PNG"),
+        (bad_folder("corrupt"), r"003\.png is not a readable PNG"),
         (bad_folder("mixed"), "several sizes"),
         (bad_folder("oblong"), "must be square"),
         (bad_array(nan_array()), "NaN"),

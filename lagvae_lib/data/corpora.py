@@ -65,8 +65,8 @@ class Corpus:
 class Options:
     """How much of a corpus is used; None means all of it.
 
-    max_len: documents are cut to so many words. vocab_size: entries of the vocabulary, the four special ones
-    included. sizes: at most so many documents of train, valid and test.
+    max_len: documents are cut to this many words. vocab_size: entries of the vocabulary, the four special ones
+    included. sizes: at most this many documents of train, valid and test.
     """
 
     max_len: int | None = None
@@ -123,7 +123,7 @@ def text_corpus(
 ) -> Corpus:
     """The named text data set; options as in `Options`.
 
-    Raises UnknownName, MissingData where it is not to be had, DataError for bad content, ValueError for bad
+    Raises UnknownName, MissingData where it is not available, DataError for bad content, ValueError for bad
     options.
     """
     options = Options(max_len, vocab_size, sizes)

@@ -231,7 +231,9 @@ def png(file: Path) -> np.ndarray:
             if image.mode.startswith("I"):  # 16 bits: Pillow's own conversion to 8 would cut them off at 255
                 return np.asarray(image, dtype=np.float64) / 65535
             if image.has_transparency_data and image.convert("RGBA").getchannel("A").getextrema()[0] < 255:
-                raise DataError(f"{file} is transparent in places, which is no grey; save it on an opaque ground")
+                raise DataError(
+                    f"{file} has transparent parts, which have no grey value; save it on an opaque background"
+                )
             return np.asarray(image.convert("L"), dtype=np.float64) / 255
     except (*DAMAGE, Image.DecompressionBombError) as error:
-        raise DataError(f"{file} is no readable PNG ({error}); remove or replace it") from None
+        raise DataError(f"{file} is not a readable PNG ({error}); remove or replace it") from None

@@ -57,7 +57,7 @@ class ImageSet:
         return digest.hexdigest()
 
     def first(self, sizes: tuple[int | None, ...]) -> "ImageSet":
-        """The first images of each split, None for all. Raises DataError where there are not so many."""
+        """The first images of each split, None for all. Raises DataError where there are fewer."""
         for (name, images), size in zip(self.splits.items(), sizes, strict=True):
             if size is not None and size > len(images):
                 raise DataError(
@@ -105,7 +105,7 @@ class ImageBatches:
         return len(self._cut(list(range(len(self.grey)))))
 
     def _cut(self, numbers: list[int]) -> list[list[int]]:
-        """Batches of `batch_size`; one image left over joins the batch before, for BatchNorm cannot do with one."""
+        """Batches of `batch_size`; one image left over joins the batch before, since BatchNorm needs at least two."""
         parts = [numbers[i : i + self.batch_size] for i in range(0, len(numbers), self.batch_size)]
         if len(parts) > 1 and len(parts[-1]) == 1:
             parts[-2:] = [parts[-2] + parts[-1]]
@@ -172,7 +172,7 @@ def image_batches(images: ImageSet, split: str, batch_size: int) -> ImageBatches
 def image_set(name: str, sizes: tuple[int | None, ...] = (None, None, None)) -> ImageSet:
     """`omniglot`, `omniglot-28`, `glyphs`, or a path to a folder of PNGs or an array file; the first of each split.
 
-    Raises MissingData where a published set cannot be had, DataError for content that cannot be used.
+    Raises MissingData where a published set is not available, DataError for content that cannot be used.
     """
     if name == "glyphs":
         return _glyphs(sizes)
@@ -218,7 +218,7 @@ def _omniglot_28() -> ImageSet:
     grey = torch.from_numpy(_grey_drawings()).float() / 255
     notes = (
         "the original drawings reduced to 28x28 by area; not Burda's images, and another split",
-        f"split by a fixed permutation; {DRAWINGS - sum(SPLIT.values())} drawings are over and unused",
+        f"split by a fixed permutation; {DRAWINGS - sum(SPLIT.values())} drawings are left over and not used",
     )
     return ImageSet("omniglot-28", _split(grey, SPLIT), "github brendenlake/omniglot, python/images_*.zip", notes)
 
@@ -266,7 +266,9 @@ def _drawings(archives: list[Path]) -> list[bytes]:
                     content.append(opened.read(member))
                     digest.update(name.encode() + hashlib.sha256(content[-1]).digest())
         except DAMAGE as error:
-            raise DataError(f"{archive} is no readable zip archive ({error}); replace it by the right one") from None
+            raise DataError(
+                f"{archive} is not a readable zip archive ({error}); replace it with the right one"
+            ) from None
     if digest.hexdigest() != DRAWINGS_SHA256:
         raise DataError(
             f"{archives[0].parent} does not hold OMNIGLOT's {DRAWINGS:,} drawings as published ({len(content):,} "

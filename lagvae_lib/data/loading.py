@@ -75,7 +75,7 @@ def predicted_words(x: Tensor) -> int:
 def load(dataset: str, settings, *, profile: str) -> Data:
     """The data set that `dataset` means at `profile`, shrunk to `settings` (a `DataSettings`).
 
-    Where it can't be had, `smoke` and `quick` take a stand-in, `grammar` or `glyphs` (`Data.stand_in` says so);
+    Where it is not available, `smoke` and `quick` take a stand-in, `grammar` or `glyphs` (`Data.stand_in` says so);
     the other profiles raise `MissingData`, which names the ways to get it. Raises `UnknownName` and `DataError` too.
     """
     name = resolve_name(dataset, profile)

@@ -26,7 +26,7 @@ class DataError(UserError):
 
 
 class MissingData(DataError):
-    """A data set is neither here nor to be had now; only this one may be answered with a stand-in."""
+    """A data set is missing and cannot be downloaded; only this error may trigger a stand-in."""
 
 
 @dataclass(frozen=True)

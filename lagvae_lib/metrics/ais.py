@@ -149,7 +149,7 @@ class Point(NamedTuple):
 class Path:
     """The densities between the start s(z) and p(x, z) for R pairs of an example and a chain.
 
-    x: [R, ...]. q: the start, one row a pair, or None for the prior. scale: [R, nz], the unit of z in leapfrog steps.
+    x: [R, ...]. q: the start, one row per pair, or None for the prior. scale: [R, nz], the unit of z in leapfrog steps.
     rows: pairs that the decoder sees at once.
     """
 

@@ -2,7 +2,7 @@
 
 The source of a cell is the only witness that all versions of Python and all front ends share. `__annotations__` is
 not: from Python 3.14 on a module's annotations are lazy, and IPython compiles a cell one statement at a time, so that
-only the last is to be had. Nor are the names of the kernel, where start-up files and cells of one's own leave theirs.
+only the last is available. Nor can the kernel's names be used, since start-up files and a user's cells add theirs.
 """
 
 import ast

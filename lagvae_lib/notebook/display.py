@@ -151,7 +151,7 @@ def shorten(text: str, words: int) -> str:
 
 
 def sentences(headers: Sequence[str], rows: Iterable[Sequence[str]]) -> Html:
-    """A table of texts, everything escaped: `<unk>` is no tag, and a pair of $ no formula."""
+    """A table of texts, everything escaped: `<unk>` is not taken for a tag, nor a pair of $ for a formula."""
     head = "".join(f"<th {LEFT}>{escape(h)}</th>" for h in headers)
     body = "".join(
         "<tr>" + "".join(f"<td {LEFT}>{escape(cell) or '(no word)'}</td>" for cell in row) + "</tr>" for row in rows

@@ -75,7 +75,7 @@ def settings(names: dict) -> Settings:
     """Check the parameters in a notebook's `globals()` and decide what "auto" means.
 
     A parameter is declared by its annotation in the cell tagged `parameters` (`seed: int = 2`); names that no cell of
-    parameters sets are nobody's business. Raises `BadParameter`, which names the valid parameters or values.
+    parameters sets are ignored. Raises `BadParameter`, which names the valid parameters or values.
     """
     try:
         return _settled(_checked(names))

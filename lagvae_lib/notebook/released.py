@@ -1,4 +1,4 @@
-"""Which trained model a notebook lets speak: released weights if they are here, else the notebook's own run."""
+"""Which trained model a notebook samples from: released weights if they are here, else the notebook's own run."""
 
 from dataclasses import dataclass
 
@@ -79,7 +79,7 @@ def speaker(settings: Settings, data: Data, method: str) -> Speaker:
 
 
 def _with_weights(config: Config, settings: Settings, data: Data | None = None) -> Speaker | None:
-    """The run of `config`, if it is finished, its weights are here and its data are the ones to be had here."""
+    """The run of `config`, if it is finished, its weights are here and its data are those available here."""
     folder = folder_of(config)
     if not all((folder / name).exists() for name in ("metrics.json", "weights.safetensors")):
         return None

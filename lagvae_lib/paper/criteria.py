@@ -99,7 +99,7 @@ class Criterion(Protocol):
 
 
 def judged(conditions: Sequence[Condition], unconverged: Sequence[Run] = (), of: int = 0) -> Outcome:
-    """All conditions together; unconverged: runs, of so many, for whose sake there is no verdict."""
+    """All conditions together; unconverged: how many runs of how many prevent a verdict."""
     measured = "; ".join(map(str, conditions))
     if unconverged:
         capped, at_least = len(unconverged), sum(costs(run)["wall"] for run in unconverged) / 3600

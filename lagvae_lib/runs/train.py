@@ -104,7 +104,7 @@ def _loaded(folder: Path, report: Callable[[str], None]) -> Run:
 
 @contextmanager
 def _said_if_it_diverges(config: Config) -> Iterator[None]:
-    """Turn a loss that is no number into an error that says what to do."""
+    """Turn a loss that is not a number into an error that says what to do."""
     try:
         yield
     except FloatingPointError as error:
