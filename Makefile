@@ -29,6 +29,7 @@ DEVICE ?= auto
 CORES ?=
 SWEEP_ARGS ?=
 NOTEBOOK ?= $(wildcard notebooks/*.ipynb)
+SITE ?= build/site/html
 
 TORCH_VERSION := $(shell sed -n 's/^torch==//p' requirements.lock)
 RUN_OUT := results/notebooks/03_yelp.ipynb
@@ -39,7 +40,7 @@ ifneq ($(shell $(VENV_PY) -c 'print(open("$(STAMP)").read().strip())' 2>/dev/nul
 .PHONY: $(STAMP)
 endif
 
-.PHONY: help setup run sweep test lab tables report bench lint format notebooks check-notebooks lock clean
+.PHONY: help setup run sweep test lab tables report bench lint format notebooks check-notebooks site lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' Makefile
@@ -95,10 +96,15 @@ format: $(SETUP) ## ruff on .py and .ipynb, changing what it can
 notebooks: $(SETUP) ## run the notebooks again in place, without metadata of the run (NOTEBOOK=notebooks/x.ipynb)
 	"$(PY)" -m jupyter nbconvert --to notebook --execute --inplace \
 	    --ExecutePreprocessor.record_timing=False --ExecutePreprocessor.timeout=-1 $(NOTEBOOK)
+	"$(PY)" -m lagvae_lib.notebook.clean $(NOTEBOOK)
+	"$(PY)" docs/lines.py
 	"$(PY)" -m pytest -q tests/test_notebooks_listed.py
 
 check-notebooks: $(SETUP) ## are the notebooks listed, executed and clean?
 	"$(PY)" -m pytest -q tests/test_notebooks_listed.py
+
+site: $(SETUP) ## the essays, an interactive page and the library's interface as a web site (SITE=build/site/html)
+	"$(PY)" docs/build.py $(SITE)
 
 clean: ## remove .venv, caches and what the tests left; records and data stay
 	rm -rf .venv build *.egg-info .pytest_cache .ruff_cache .hypothesis .snakemake results/notebooks results/runs/smoke
@@ -158,7 +164,7 @@ lock: ## write requirements.lock anew: the newest versions that pyproject.toml a
 	@set -eu; $(FIND_PYTHON); $(CHOOSE_TORCH); \
 	python=$$(find_python); "$$python" -m venv --clear build/lock; \
 	torch=$$(choose_torch build/lock/bin/python); \
-	build/lock/bin/python -m pip install -qq "$$torch" setuptools -e '.[notebooks,test,sweep]'; \
+	build/lock/bin/python -m pip install -qq "$$torch" setuptools -e '.[notebooks,test,site,sweep]'; \
 	{ echo '# Exact versions of all that `make setup` installs; written by `make lock`, not by hand.'; \
 	  echo '# What a CUDA build of torch needs beyond this (nvidia-*, triton) comes with it, at the versions it names.'; \
 	  build/lock/bin/python -m pip freeze --all --exclude-editable --exclude pip \

@@ -1,10 +1,13 @@
 """Every notebook is listed in the README, run by `make test`, and committed as nbval and readers need it."""
 
+import importlib.util
 import re
 from pathlib import Path
 
 import nbformat
 import pytest
+
+from lagvae_lib.notebook import clean
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / "notebooks"
@@ -108,6 +111,75 @@ def test_shows_no_path_of_a_machine(path):
     for output in outputs(path):
         found = MACHINE_PATH.search(text_of(output))
         assert not found, f"{path.name} shows {text_of(output)[found.start() : found.start() + 60]!r}"
+
+
+def markdown(path: Path) -> str:
+    return "\n\n".join(cell.source for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "markdown")
+
+
+@each_notebook
+def test_no_output_comes_from_a_stand_in(path):
+    assert not [output for output in outputs(path) if "A stand-in" in text_of(output)]
+
+
+@each_notebook
+def test_shows_no_log_of_training(path):
+    """Runs are one folded table each; lines of progress are for who watches."""
+    assert not [o for o in outputs(path) if re.search(r"epoch +\d+ +-ELBO", text_of(o))]
+
+
+@each_notebook
+def test_every_figure_has_alternative_text(path):
+    figures = [output for output in outputs(path) if "image/png" in output.get("data", {})]
+    assert not [output for output in figures if len(output.metadata.get("image/png", {}).get("alt", "")) < 30]
+
+
+@each_notebook
+def test_is_an_essay(path):
+    """A question, links to the paper and the neighbours, what was seen (from records) and what not to conclude."""
+    text, cells = markdown(path), nbformat.read(path, as_version=4).cells
+    assert "**The question.**" in text and "not to conclude" in text
+    assert "https://arxiv.org/abs/1901.05534" in text
+    at = NOTEBOOKS.index(path)
+    neighbours = [NOTEBOOKS[i].name for i in (at - 1, at + 1) if 0 <= i < len(NOTEBOOKS)]
+    assert all(f"]({name})" in cells[0].source for name in neighbours)
+    (heading,) = [i for i, c in enumerate(cells) if c.cell_type == "markdown" and "## What we saw" in c.source]
+    assert cells[heading].source.rstrip().endswith("## What we saw")
+    assert "display.saw(" in cells[heading + 1].source
+    assert "nbval-check-output" in cells[heading + 1].metadata.get("tags", [])
+
+
+@each_notebook
+def test_has_three_exercises_with_folded_solutions(path):
+    text = markdown(path)
+    exercises = text[text.index("## Exercises") :]
+    assert re.findall(r"^\*\*(\d)\.\*\*", exercises, re.MULTILINE) == ["1", "2", "3"]
+    assert exercises.count("<details><summary>Solution</summary>\n\n") == exercises.count("</details>") == 3
+
+
+@each_notebook
+def test_links_lead_to_files_and_lines_that_exist(path):
+    text = markdown(path)
+    spec = importlib.util.spec_from_file_location("lines", ROOT / "docs" / "lines.py")
+    lines = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(lines)
+    assert lines.refreshed(text) == text, "python docs/lines.py"
+    for target in re.findall(r"\]\((?!https?:|#)([^)\s#]+)", text):
+        assert (FOLDER / target).exists(), target
+
+
+@each_notebook
+def test_saving_it_untouched_changes_nothing(path):
+    """JupyterLab writes the kernel's own display name."""
+    before = path.read_text()
+    assert nbformat.writes(clean.cleaned(nbformat.reads(before, as_version=4))) == before.rstrip("\n")
+
+
+@each_notebook
+def test_cells_are_short(path):
+    """Ten lines or fewer in the median (ruff breaks long calls); the longest cell of all is Algorithm 1."""
+    lengths = [len([line for line in cell.source.splitlines() if line.strip()]) for cell in code_cells(path)]
+    assert sorted(lengths)[len(lengths) // 2] <= 10 and max(lengths) <= 26
 
 
 @pytest.mark.parametrize("text", ["in /home/ada/lagvae", "'/root/x'", r"C:\Users\ada", "file:///tmp/a.png"])

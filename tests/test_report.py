@@ -256,7 +256,7 @@ def test_inner_counts_are_drawn_beside_noise():
     (ax,) = figures.inner_counts(given).axes
     assert [(bar.get_x() + bar.get_width() / 2, bar.get_height()) for bar in ax.patches] == [(20, 0.75), (30, 0.25)]
     assert ax.lines[0].get_ydata()[0] == pytest.approx(0.5)
-    assert ax.get_title() == "Aggressive: 22.5 on average"
+    assert ax.get_title() == "Aggressive\n22.5 on average"
 
 
 # -- formats -----------------------------------------------------------------------------------------------------------

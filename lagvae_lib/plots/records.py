@@ -212,7 +212,7 @@ def inner_counts(runs: Mapping[str, Run]) -> Figure:
         if not knobs["fixed_steps"]:
             noise = counts_of_noise(knobs["window"], knobs["max_steps"])
             ax.plot(list(noise), list(noise.values()), "o--", color=COLOURS[1], label="windows of pure noise")
-        ax.set(title=f"{name}: {mean_count(counts):.1f} on average", xlabel="inner steps of an update")
+        ax.set(title=f"{name}\n{mean_count(counts):.1f} on average", xlabel="inner steps of an update")
     if runs:
         axes[0].set_ylabel("share of aggressive updates")
         _legend_below(figure, axes)
@@ -270,7 +270,8 @@ def information_by_batch(runs: Mapping[str, Run]) -> Figure:
     """I(x; z) on the test set, estimated from both sides, by the batch whose mixture stands for q(z); one panel per run.
 
     Circles: the same-sample estimate, low in expectation and never above log B (black). Triangles: leave one out, high
-    in expectation. Dotted: the paper's estimate, whose batches are those of training.
+    in expectation (out of sight where it is far above the largest log B). Dotted: the paper's estimate, whose batches are
+    those of training.
     """
     runs = with_code(runs)
     figure, axes = _panels(runs)
@@ -285,7 +286,10 @@ def information_by_batch(runs: Mapping[str, Run]) -> Figure:
         ax.set_xticks(sizes, [str(size) for size in sizes])
         ax.xaxis.set_minor_locator(NullLocator())
     if runs:
-        axes[0].set_ylabel("MI, nats per example")
+        caps = [row["cap"] for run in runs.values() for row in run.metrics["mi_by_batch"]]
+        axes[0].set_ylim(top=min(axes[0].get_ylim()[1], 1.4 * max(caps)))
+        for ax in axes[:: COLUMNS.get(len(runs), 3)]:
+            ax.set_ylabel("MI, nats per example")
         _legend_below(figure, axes)
     return figure
 

@@ -23,8 +23,8 @@ from lagvae_lib.metrics.known_information import class_information
 from lagvae_lib.runs.train import trainer_of
 from lagvae_lib.training import OBSERVED, noise
 
-METHODS = ("vae", "aggressive", "vae-anneal", "aggressive-anneal")
-EPOCHS, UPDATES, EVERY, PROBE = 24, 50, 20, 500  # an epoch is 50 decoder updates; a look every 20
+METHODS = ("vae", "aggressive")
+EPOCHS, UPDATES, EVERY, PROBE = 16, 50, 25, 300  # an epoch is 50 decoder updates, a look every 25 of them
 ABOUT = {"topic": (2,), "sentiment": (1,)}  # which axes of p(topic, sentiment|x) are summed over
 
 
