@@ -1,6 +1,5 @@
 """What notebooks display besides figures: training in short, tables, and what was seen."""
 
-import sys
 from types import SimpleNamespace
 
 import pandas as pd
@@ -25,27 +24,36 @@ def test_training_is_one_line_and_a_folded_table(run):
     assert "<td>1</td>" in text and "<td>38</td>" in text and "-0.0" not in text
 
 
-def test_progress_is_shown_while_it_trains_and_folded_afterwards(run, monkeypatch):
-    pytest.importorskip("IPython")
-    shown, updates = [], []
+def test_what_must_be_trained_is_trained_side_by_side_with_one_line_per_run(run, monkeypatch):
+    shown, updates, jobs = [], [], []
 
     def displayed(value, display_id):
         shown.append(value)
-        return SimpleNamespace(update=updates.append)
+        return SimpleNamespace(update=lambda value: updates.append(value._repr_html_()))
 
-    def train(method, seed):
-        print(f"{method}, seed {seed}: epoch 1")
+    def load(method, seed, report):
+        report(f"loaded {method}, seed {seed}")
         return run
 
     monkeypatch.setattr("IPython.display.display", displayed)
-    settings = SimpleNamespace(methods=("vae", "aggressive"), run=train)
-    assert display.trained(settings, seed=3) == {"vae": run, "aggressive": run}
-    assert [update for update in updates if "<pre>" in update] == [
-        "<pre>vae, seed 3: epoch 1</pre>",
-        "<pre>aggressive, seed 3: epoch 1</pre>",
-    ]
-    assert updates[-1].count("<details>") == 2
-    assert sys.stdout is not None
+    monkeypatch.setattr(display, "side_by_side", lambda made, board: jobs.append(made))
+    settings = SimpleNamespace(
+        methods=("vae", "aggressive", "autoregressive"),
+        profile="quick",
+        run=load,
+        recorded=lambda method, seed: method == "autoregressive",
+        job=lambda method, seed: (method, seed),
+    )
+    assert display.trained(settings, seed=3) == dict.fromkeys(settings.methods, run)
+    assert jobs == [[("aggressive", 3), ("vae", 3)]]  # the longest first
+    assert (
+        updates[1]
+        == "<pre>vae             loaded vae, seed 3\naggressive      loaded aggressive, seed 3\nautoregressive</pre>"
+    )
+    assert updates[-1].count("<details>") == 3
+    settings.profile = "smoke"
+    display.trained(settings, seed=3)
+    assert len(jobs) == 1  # a smoke run takes less time than starting a process
 
 
 def test_what_was_seen_is_escaped():

@@ -4,7 +4,6 @@ import json
 
 import pytest
 
-from lagvae_lib.notebook import side_by_side
 from lagvae_lib.notebook.side_by_side import Board, Job, TrainingFailed, train
 
 
@@ -14,23 +13,24 @@ def results(tmp_path, monkeypatch):
     return tmp_path
 
 
-def test_the_runs_are_made_and_each_has_its_last_line(results, monkeypatch):
-    boards = []
-    monkeypatch.setattr(side_by_side, "display", lambda board, **_: boards.append(board))
-    train([Job("grammar", method, "smoke", 0) for method in ("vae", "autoregressive")])
-    for method in ("vae", "autoregressive"):
+def test_the_runs_are_made_and_each_has_its_last_line(results):
+    board = Board(["vae", "autoregressive"])
+    train([Job("grammar", method, "smoke", 0) for method in board.lines], board)
+    for method, line in board.lines.items():
         folder = results / "runs" / "smoke" / "grammar" / method / "seed0"
         assert json.loads((folder / "metrics.json").read_text())["method"] == method
-        assert str(folder) in boards[0].lines[method]
-    assert len(repr(boards[0]).splitlines()) == 2
+        assert str(folder) in line
+    assert len(repr(board).splitlines()) == 2
 
 
 def test_a_process_that_fails_says_why(results):
     with pytest.raises(TrainingFailed, match="vea: error: unknown method 'vea'; did you mean 'vae'"):
-        train([Job("grammar", "vea", "smoke", 0)])
+        train([Job("grammar", "vea", "smoke", 0)], Board(["vea"]))
 
 
-def test_a_board_outside_a_notebook_keeps_its_lines(capsys):
-    board = Board(["vae", "aggressive"])
-    board.update("vae", "epoch 1")
-    assert repr(board) == "vae         epoch 1\naggressive  waiting"
+def test_a_board_shows_one_line_per_run_and_keeps_its_display_up_to_date():
+    board, seen = Board(["vae", "aggressive"]), []
+    board.shown = type("Shown", (), {"update": lambda self, value: seen.append(value._repr_html_())})()
+    board.update("vae", "epoch 1 <b>")
+    assert repr(board) == "vae         epoch 1 <b>\naggressive"
+    assert seen == ["<pre>vae         epoch 1 &lt;b&gt;\naggressive</pre>"]

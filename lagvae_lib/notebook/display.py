@@ -1,17 +1,19 @@
 """What a notebook displays besides figures: the banner, tables of sentences, training in short, what was seen."""
 
 from collections.abc import Iterable, Sequence
-from contextlib import redirect_stdout
 from dataclasses import asdict
 from html import escape
 
 import pandas as pd
 
-from lagvae_lib.config.methods import label
+from lagvae_lib.config.methods import find, label
 from lagvae_lib.config.profiles import TABLE
 from lagvae_lib.data import family
 from lagvae_lib.data.loading import Data
+from lagvae_lib.inference.aggressive import Aggressive
 from lagvae_lib.notebook.parameters import Settings
+from lagvae_lib.notebook.side_by_side import Board
+from lagvae_lib.notebook.side_by_side import train as side_by_side
 from lagvae_lib.runs.record import Run
 
 STAND_IN = {
@@ -57,7 +59,8 @@ def banner(settings: Settings, data: Data) -> Html:
         f"<tr><td {LEFT}>{k}</td><td>{h}</td><td>{p}</td></tr>" for k, h, p in changed.itertuples(index=False)
     )
     table = (
-        f"<table><thead><tr><th {LEFT}>setting</th><th>here</th><th>the paper</th></tr></thead><tbody>{rows}</tbody></table>"
+        f"<table><thead><tr><th {LEFT}>setting</th><th>here</th><th>the paper</th></tr></thead>"
+        f"<tbody>{rows}</tbody></table>"
         if rows
         else "<p>No setting departs from the paper's.</p>"
     )
@@ -175,30 +178,25 @@ def saw(*sentences: str) -> Html:
 
 
 def trained(settings: Settings, methods: Iterable[str] | None = None, seed: int | None = None) -> dict[str, Run]:
-    """{method: run} of one seed, loaded or trained. Lines of progress replace each other and end as one folded table per run."""
+    """{method: run} of one seed, loaded or trained; what must be trained is trained side by side, one process per core.
+
+    While that goes on there is one line per run; in the end there is one folded table per run.
+    """
     from IPython.display import display  # part of the notebook tools, which the library does without
 
-    runs, shown = {}, display(Html(""), display_id=True)
-    with redirect_stdout(_Line(shown)):
-        for method in methods or settings.methods:
-            runs[method] = settings.run(method, seed)
+    methods, seed = list(methods or settings.methods), settings.seed if seed is None else seed
+    board = Board(methods)
+    shown = board.shown = display(board, display_id=True)
+    missing = [method for method in methods if not settings.recorded(method, seed)]
+    missing.sort(key=lambda method: not isinstance(find(method).inference, Aggressive))  # the longest first
+    if len(missing) > 1 and settings.profile != "smoke":  # whose runs take less time than starting a process
+        side_by_side([settings.job(method, seed) for method in missing], board)
+    runs = {}
+    for method in methods:
+        runs[method] = settings.run(method, seed, report=lambda line, method=method: board.update(method, line))
     summary = Html("".join(training(run) for run in runs.values()))
     shown.update(summary) if shown else print(summary)
     return runs
-
-
-class _Line:
-    """A stream that shows its last line only. shown: a handle of a display, None outside notebooks."""
-
-    def __init__(self, shown):
-        self.shown = shown
-
-    def write(self, text: str) -> None:
-        if text.strip() and self.shown:
-            self.shown.update(Html(f"<pre>{escape(text.strip())}</pre>"))
-
-    def flush(self) -> None:
-        """Nothing waits."""
 
 
 ROWS = 6  # epochs shown of a run

@@ -6,17 +6,19 @@ papermill passes unknown names and wrong types without a word, so every notebook
     settings = notebook.settings(globals())
 """
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 from lagvae_lib.config.machine import check_seed, choose_device
 from lagvae_lib.config.methods import METHODS, find
-from lagvae_lib.config.profiles import PROFILES
-from lagvae_lib.data import resolve_name
+from lagvae_lib.config.profiles import PROFILES, resolve
+from lagvae_lib.data import is_file, resolve_name
 from lagvae_lib.errors import UserError
 from lagvae_lib.names import choose
 from lagvae_lib.notebook import cells
+from lagvae_lib.notebook.side_by_side import Job
 from lagvae_lib.numerics import PRECISIONS
-from lagvae_lib.runs.record import Run, auto_profile
+from lagvae_lib.runs.record import Run, auto_profile, folder_of
 
 # What a parameter is made of. "words" and "numbers" are text with commas, or the list that YAML makes of it.
 KINDS = {
@@ -53,22 +55,32 @@ class Settings:
         """The first seed."""
         return self.seeds[0]
 
-    def run(self, method: str, seed: int | None = None) -> Run:
-        """The run of one method: loaded if it is finished, trained otherwise, with a line of progress an epoch."""
+    def run(self, method: str, seed: int | None = None, report: Callable[[str], None] | None = None) -> Run:
+        """The run of one method: loaded if it is finished, trained otherwise.
+
+        report: called with each line of progress; by default it is printed, behind the run's name.
+        """
         from lagvae_lib.runs.train import run_named  # PyTorch, which the check of the parameters does without
 
         seed = self.seed if seed is None else seed
-        prefix = f"{method}, seed {seed}: "
+        report = report or (lambda line: print(f"{method}, seed {seed}: {line}", flush=True))
         numerics = {"precision": self.precision, "deterministic": self.deterministic}
-        return run_named(
-            self.dataset,
-            method,
-            self.profile,
-            seed,
-            self.device,
-            report=lambda line: print(prefix + line, flush=True),
-            **numerics,
-        )
+        return run_named(self.dataset, method, self.profile, seed, self.device, report, **numerics)
+
+    def recorded(self, method: str, seed: int) -> bool:
+        """Whether the run is finished, so that `run` would load it. A user's own file is looked at by `run` alone."""
+        if is_file(self.dataset):
+            return False
+        config = resolve(resolve_name(self.dataset, self.profile), method, self.profile, seed, self.precision)
+        return (folder_of(config) / "metrics.json").exists()
+
+    def job(self, method: str, seed: int) -> Job:
+        """The run as a process of its own."""
+        return Job(self.dataset, method, self.profile, seed, self.device, self.precision, self.deterministic)
+
+    def live(self) -> "Settings":
+        """The same at a profile that is trained before the reader's eyes: `quick` in place of `scaled` and `paper`."""
+        return replace(self, profile="quick") if self.profile in ("scaled", "paper") else self
 
 
 def settings(names: dict) -> Settings:

@@ -7,11 +7,10 @@ any other, in a notebook or on the command line.
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-
-from IPython.display import display
+from html import escape
 
 
 @dataclass(frozen=True)
@@ -23,11 +22,14 @@ class Job:
     profile: str
     seed: int
     device: str = "cpu"
+    precision: str = "float32"
+    deterministic: bool = False
 
     @property
     def command(self) -> list[str]:
         """The process that makes it."""
         options = ["--profile", self.profile, "--seed", str(self.seed), "--device", self.device]
+        options += ["--precision", self.precision] + ["--deterministic"] * self.deterministic
         return [sys.executable, "-m", "lagvae_lib", "run", self.dataset, self.method, *options]
 
 
@@ -36,36 +38,36 @@ class TrainingFailed(RuntimeError):
 
 
 class Board:
-    """One line per run, the newest of each, in one output that is updated in place.
-
-    A notebook that is executed without a reader keeps the last state: one line per run.
-    """
+    """One line per run, each run's newest. shown: the display that is kept up to date, None outside notebooks."""
 
     def __init__(self, names: Sequence[str]):
-        self.lines = dict.fromkeys(names, "waiting")
-        self._shown = display(self, display_id=True)
+        self.lines = dict.fromkeys(names, "")
+        self.shown = None
 
     def update(self, name: str, line: str) -> None:
         """Show `line` as the newest of the run called `name`."""
         self.lines[name] = line
-        if self._shown is not None:  # None outside IPython
-            self._shown.update(self)
+        if self.shown is not None:
+            self.shown.update(self)
 
     def __repr__(self) -> str:
         width = max(map(len, self.lines), default=0)
-        return "\n".join(f"{name:{width}}  {line}" for name, line in self.lines.items())
+        return "\n".join(f"{name:{width}}  {line}".rstrip() for name, line in self.lines.items())
+
+    def _repr_html_(self) -> str:
+        return f"<pre>{escape(repr(self))}</pre>"
 
 
-def train(jobs: Sequence[Job], workers: int | None = None) -> None:
+def train(jobs: Sequence[Job], board: Board, workers: int | None = None) -> None:
     """Make the runs of all jobs, `workers` at a time: by default one per core, and one on a GPU.
 
     Raises `TrainingFailed` with the first process's own message; the other processes are stopped, and what they have
     done is in their checkpoints.
     """
-    board, processes = Board([job.method for job in jobs]), []
+    processes: list[subprocess.Popen] = []
     at_once = workers or (_cores() if all(job.device == "cpu" for job in jobs) else 1)
     with ThreadPoolExecutor(min(at_once, len(jobs)) or 1) as pool:
-        running = [pool.submit(_follow, job, board.update, processes) for job in jobs]
+        running = [pool.submit(_follow, job, board, processes) for job in jobs]
         try:
             for future in running:
                 future.result()
@@ -81,7 +83,7 @@ def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _follow(job: Job, report: Callable[[str, str], None], processes: list[subprocess.Popen]) -> None:
+def _follow(job: Job, board: Board, processes: list[subprocess.Popen]) -> None:
     """Run one job to its end, handing on every line that it prints."""
     environment = os.environ | ({"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"} if job.device == "cpu" else {})
     process = subprocess.Popen(
@@ -91,6 +93,6 @@ def _follow(job: Job, report: Callable[[str, str], None], processes: list[subpro
     last = ""
     for line in process.stdout:
         last = line.strip() or last
-        report(job.method, last)
+        board.update(job.method, last)
     if process.wait():
         raise TrainingFailed(f"{job.method}: {last}")
