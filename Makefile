@@ -39,7 +39,7 @@ ifneq ($(shell $(VENV_PY) -c 'print(open("$(STAMP)").read().strip())' 2>/dev/nul
 .PHONY: $(STAMP)
 endif
 
-.PHONY: help setup run sweep test lab tables bench lint format notebooks check-notebooks lock clean
+.PHONY: help setup run sweep test lab tables bench gpu-check lint format notebooks check-notebooks lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' Makefile
@@ -77,8 +77,13 @@ lab: $(SETUP) ## JupyterLab on the notebooks (LAB_ARGS="--no-browser --port=8890
 tables: $(SETUP) ## every table and figure of the paper that the records give, into results/ (PROFILE=scaled)
 	"$(PY)" -m lagvae_lib tables --profile $(PROFILE)
 
+# LAGVAE_RELEASED=/path/to/vae-lagging-encoder adds ratios to the released code.
 bench: $(SETUP) ## time and memory against a textbook implementation (BENCH_ARGS="--only images")
 	"$(PY)" -m benchmarks $(BENCH_ARGS)
+
+gpu-check: $(SETUP) ## on a machine with a GPU: the tests, then precision, time and memory there in one report
+	$(MAKE) test
+	"$(PY)" -m benchmarks.gpu_check $(BENCH_ARGS)
 
 lint: $(SETUP) ## ruff on .py and .ipynb, changing nothing
 	"$(PY)" -m ruff check .
