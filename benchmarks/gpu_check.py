@@ -1,9 +1,9 @@
 """`make gpu-check`: what only a machine with a GPU can tell, in one report, `results/bench/gpu-check.json`.
 
 Profile `paper` on generated batches of its shape (20,000 words, 97 tokens; 28 x 28 images), for each precision: how far
-loss and encoder gradient move from float32, one aggressive update, plain updates, milliseconds and memory, and the hours
-of the paper's Table 3 that this makes. Beside them cuDNN's recurrence against ours, SA-VAE's gradient against float64,
-and, where LAGVAE_RELEASED names a checkout, the released code on the same card.
+loss and encoder gradient move from float32 at the initial parameters, one aggressive update, plain updates, memory, and
+the hours of a run of about the paper's length (`UPDATES`). Beside them cuDNN's recurrence against ours and, where
+LAGVAE_RELEASED names a checkout, the released code on the same card.
 """
 
 import argparse
@@ -21,10 +21,11 @@ from lagvae_lib.inference.aggressive import Aggressive
 from lagvae_lib.inference.amortised import Amortised
 from lagvae_lib.models.vae import VAE
 from lagvae_lib.numerics import PRECISIONS, lower_dtype, numerics
-from lagvae_lib.runs.train import _machine
+from lagvae_lib.runs.train import machine
 
 PLAIN = 200
-UPDATES = {"text": (100_000 / 32, 3, 30), "images": (22_345 / 50, 10, 200)}  # an epoch's; epochs aggressive, and plain
+# Of an epoch, and epochs of the aggressive stage and after it; the epochs are round numbers near the released logs'
+UPDATES = {"text": (100_000 / 32, 3, 30), "images": (22_345 / 50, 10, 200)}
 
 
 def main() -> None:
@@ -35,7 +36,7 @@ def main() -> None:
     arguments = parser.parse_args()
     device = choose_device(arguments.device)
     pair = (shapes.TINY, shapes.TINY_IMAGES) if arguments.quick else (shapes.PAPER, shapes.IMAGES_PAPER)
-    record = {"machine": measure.machine() | _machine(device), "torch": torch.__version__}
+    record = {"machine": measure.machine() | machine(device), "torch": torch.__version__}
     print(f"{record['machine']['device']}; {released.folder() or released.ASK}")
     for kind, shape in zip(UPDATES, pair, strict=True):
         record[kind] = report(kind, shape, device, arguments.plain)

@@ -100,8 +100,10 @@ def test_a_profile_sets_only_what_a_method_uses():
 def test_auto_profile(monkeypatch):
     monkeypatch.delenv("LAGVAE_PROFILE", raising=False)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert profiles.default_profile("synthetic") == "paper"
-    assert profiles.default_profile("yelp") == "quick"
+    for gpu in (False, True):  # a GPU changes the device, not the profile
+        monkeypatch.setattr(torch.cuda, "is_available", lambda gpu=gpu: gpu)
+        assert profiles.default_profile("synthetic") == "paper"
+        assert profiles.default_profile("yelp") == profiles.default_profile("omniglot") == "quick"
     monkeypatch.setenv("LAGVAE_PROFILE", "smoke")
     assert profiles.default_profile("yelp") == "smoke"
     monkeypatch.setenv("LAGVAE_PROFILE", "tiny")
