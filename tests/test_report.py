@@ -313,3 +313,10 @@ def test_collapse_and_cost_are_judged_by_their_limits(records):
     assert verdict(records, dear) == claims.OPEN  # an update costs what the VAE's does, with fewer steps than asked for
     records[-1].metrics["cpu_seconds"]["plain"] = 400.0
     assert verdict(records, dear) == claims.HOLDS
+
+
+def test_costs_of_a_run_on_a_gpu_are_by_the_wall_clock():
+    """Its processor's seconds are those of a host that waits."""
+    here, there = made_up("aggressive"), made_up("aggressive", provenance={"cuda": "13.0"})
+    assert rows.costs(there)["cpu"] == 2 * rows.costs(here)["cpu"] == 240
+    assert rows.costs(there)["aggressive_ratio"] == rows.costs(here)["aggressive_ratio"]
