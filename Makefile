@@ -40,7 +40,7 @@ ifneq ($(shell $(VENV_PY) -c 'print(open("$(STAMP)").read().strip())' 2>/dev/nul
 .PHONY: $(STAMP)
 endif
 
-.PHONY: help setup run sweep test lab tables report bench lint format notebooks check-notebooks site lock clean
+.PHONY: help setup run sweep test lab tables report bench gpu-check lint format notebooks check-notebooks site lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' Makefile
@@ -82,8 +82,13 @@ report: $(SETUP) ## notebook 08, run on the records, as one HTML file without co
 	"$(PY)" -m jupyter nbconvert --to html --no-input --execute --ExecutePreprocessor.timeout=-1 \
 	    --output-dir results --output report notebooks/08_tables_and_figures.ipynb
 
+# LAGVAE_RELEASED=/path/to/vae-lagging-encoder adds ratios to the released code.
 bench: $(SETUP) ## time and memory against a textbook implementation (BENCH_ARGS="--only images")
 	"$(PY)" -m benchmarks $(BENCH_ARGS)
+
+gpu-check: $(SETUP) ## on a machine with a GPU: the tests, then precision, time and memory there in one report
+	$(MAKE) test
+	"$(PY)" -m benchmarks.gpu_check $(BENCH_ARGS)
 
 lint: $(SETUP) ## ruff on .py and .ipynb, changing nothing
 	"$(PY)" -m ruff check .

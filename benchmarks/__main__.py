@@ -7,8 +7,8 @@ from itertools import product
 
 import torch
 
-from benchmarks import cases, equality, measure, shapes
-from benchmarks.cases import TEXTBOOK, Case
+from benchmarks import cases, equality, measure, released, shapes
+from benchmarks.cases import RELEASED, TEXTBOOK, Case
 from lagvae_lib import atomic, paths
 
 ITERATIONS, EPOCHS, AGGRESSIVE_EPOCHS = 1000, 50, 5  # the toy's, in outer iterations an epoch
@@ -20,9 +20,8 @@ PARTS = ("text", "images", "toy")
 def main() -> None:
     arguments = _arguments()
     torch.set_num_threads(arguments.threads)
-    chosen = [
-        case for case in (cases.quick() if arguments.quick else cases.full()) if arguments.only in case.shape.name
-    ]
+    every = cases.quick() if arguments.quick else cases.full()
+    chosen = [cases.with_released(case) for case in every if arguments.only in case.shape.name]
     if arguments.memory:
         index, variant = arguments.memory
         print(measure.peak_memory(chosen[int(index)], variant))
@@ -32,10 +31,12 @@ def main() -> None:
     # Memory first, while this process is small
     rows = [{**_identity(case), "memory": _memories(i, case, options)} for i, case in enumerate(chosen)]
     differences = _equal(arguments.quick, arguments.only)
+    print(f"Released code: {released.folder()}" if released.folder() else f"{released.ASK}.")
     for case, row in zip(chosen, rows, strict=True):
         row["times"] = measure.times(case)
         _print(case, row)
-    record = {"machine": measure.machine(), "differences": differences, "cases": rows}
+    given = str(released.folder()) if released.folder() else None
+    record = {"machine": measure.machine(), "released": given, "differences": differences, "cases": rows}
     if arguments.only in shapes.TOY.name:
         record["toy_run"] = _toy_run(rows)
         _print_toy_run(record["toy_run"])
@@ -90,13 +91,16 @@ def _equal(quick: bool, only: str) -> dict:
 def _print(case: Case, row: dict) -> None:
     reference, aims = row["times"][TEXTBOOK], dict(case.aims)
     print(f"\n{case.shape.name}: {case.name} (medians of {case.repeats})")
-    print(f"  {'':22}{'ms':>10}{'cpu ms':>10}{'speed-up':>10}{'of cpu':>8}{'aim':>6}{'peak MiB':>10}")
+    other = row["times"].get(RELEASED)
+    beside = f"{'released':>10}" if other else ""
+    print(f"  {'':22}{'ms':>10}{'cpu ms':>10}{'speed-up':>10}{'of cpu':>8}{'aim':>6}{'peak MiB':>10}{beside}")
     for variant, taken in row["times"].items():
         wall, cpu = (reference[clock] / taken[clock] for clock in ("seconds", "cpu_seconds"))
         milliseconds = f"{1e3 * taken['seconds']:10.2f}{1e3 * taken['cpu_seconds']:10.2f}"
         aim = f"{aims[variant]:.1f}" if variant in aims else ""
         memory = f"{row['memory'][variant]:.0f}" if variant in row["memory"] else ""
-        print(f"  {variant:22}{milliseconds}{wall:9.2f}x{cpu:7.2f}x{aim:>6}{memory:>10}", flush=True)
+        beside = f"{other['seconds'] / taken['seconds']:9.2f}x" if other else ""
+        print(f"  {variant:22}{milliseconds}{wall:9.2f}x{cpu:7.2f}x{aim:>6}{memory:>10}{beside}", flush=True)
 
 
 def _toy_run(rows: list[dict]) -> dict:

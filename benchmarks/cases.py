@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from benchmarks import shapes, textbook
+from benchmarks import released, shapes, textbook
 from benchmarks.shapes import ImageShape, Shape
 from lagvae_lib.inference import Batch, Optimisers
 from lagvae_lib.inference.aggressive import Aggressive
@@ -16,7 +16,7 @@ from lagvae_lib.metrics.nll import importance_weighted
 from lagvae_lib.models.images import SIZE
 from lagvae_lib.sampling.images import sample
 
-TEXTBOOK = "textbook"
+TEXTBOOK, RELEASED = "textbook", "released"
 JOINT, SEPARATE, JOINT_LOW, SEPARATE_LOW = "joint", "separate", "joint, bfloat16", "separate, bfloat16"
 Work = Callable[[], object]
 AnyShape = Shape | ImageShape
@@ -72,11 +72,15 @@ def plain(shape: AnyShape, variant: str, steps: int = 1) -> Work:
 
 def _training(shape: AnyShape, variant: str, work: Callable, moved: str, steps: int) -> Work:
     model, x = shapes.library(shape), shapes.inputs(shape)
+    if variant == RELEASED:
+        model = released.model(shape)
     if variant == TEXTBOOK:
         model = shape.textbook(model)
     both = Optimisers(*(shape.optimiser(half.parameters()) for half in (model.encoder, model.decoder)))
+    used = {"encoder": both[:1], "decoder": both[1:], "both": both}[moved]
+    if variant == RELEASED:
+        return lambda: [released.step(model, x, used) for _ in range(steps)]
     if variant == TEXTBOOK:
-        used = {"encoder": both[:1], "decoder": both[1:], "both": both}[moved]
         return lambda: [textbook.training_step(model, x, used, model.parameters()) for _ in range(steps)]
     clip, _, precision = variant.partition(", ")
     model.decoder.precision = torch.bfloat16 if precision else None
@@ -87,6 +91,9 @@ def _training(shape: AnyShape, variant: str, work: Callable, moved: str, steps: 
 def evaluation(shape: AnyShape, variant: str, samples: int = 50, chunk: int = 50) -> Work:
     """The importance-weighted bound of one batch. `chunk` is the textbook's: its activations must fit into memory."""
     model, x = shapes.library(shape).eval(), shapes.inputs(shape)
+    if variant == RELEASED:
+        model = released.model(shape).eval()
+        return lambda: released.importance_weighted(model, x, samples, chunk)
     if variant == TEXTBOOK:
         model = shape.textbook(model).eval()
         return lambda: textbook.importance_weighted(model, x, samples, chunk=chunk)
@@ -131,6 +138,17 @@ def _textbook_mean(model: textbook.TextbookVAE, x: Tensor) -> Tensor:
 
 def _with(build: Callable, **fixed) -> Callable[[AnyShape, str], Work]:
     return lambda shape, variant: build(shape, variant, **fixed)
+
+
+STEPS_AND_BOUNDS = ("inner step", "outer step", "plain step", "IW evaluation")  # what the released code is measured on
+
+
+def with_released(case: Case) -> Case:
+    """The case with the released code among its variants, where there is a checkout and it has that shape."""
+    if not case.name.startswith(STEPS_AND_BOUNDS) or not released.has(case.shape):
+        return case
+    per_call = case.per_call if isinstance(case.per_call, int) else case.per_call | {RELEASED: 1}
+    return replace(case, variants=(TEXTBOOK, RELEASED, *case.variants[1:]), per_call=per_call)
 
 
 CLIPS = (TEXTBOOK, JOINT, SEPARATE)

@@ -8,7 +8,7 @@ import sys
 import pytest
 import torch
 
-from benchmarks import equality, shapes, textbook_images
+from benchmarks import cases, equality, released, shapes, textbook_images
 from lagvae_lib.metrics.grid import grid_posterior
 from lagvae_lib.paths import ROOT
 
@@ -85,3 +85,31 @@ def test_the_papers_steps_can_be_tried_at_a_small_profile(tmp_path):
     [run] = json.loads((tmp_path / "bench" / "smoke-steps.json").read_text())["runs"]
     assert [row["iteration"] for row in run["iterations"]] == [1, 2, 3]
     assert all(row["inner_steps"] in (*range(20, 91, 10), 99) for row in run["iterations"])
+
+
+def test_the_gpu_check_runs_at_tiny_sizes_and_says_that_no_released_code_is_named(tmp_path):
+    environment = os.environ | {"LAGVAE_RESULTS": str(tmp_path), "OMP_NUM_THREADS": "1"}
+    environment.pop("LAGVAE_RELEASED", None)
+    command = [sys.executable, "-m", "benchmarks.gpu_check", "--device", "cpu", "--quick", "--plain", "1"]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert not done.returncode, done.stderr
+    assert released.ASK in done.stdout
+    record = json.loads((tmp_path / "bench" / "gpu-check.json").read_text())
+    assert 0 <= record["recurrence"] < 1e-5
+    for kind in ("text", "images"):
+        assert list(record[kind]) == ["float32", "tf32", "bfloat16"]
+        assert 0 < record[kind]["bfloat16"]["encoder gradient moved"] < 0.1
+
+
+def test_the_released_code_is_measured_where_a_checkout_is_named_and_refused_where_it_is_none(tmp_path, monkeypatch):
+    case = cases.quick()[0]
+    monkeypatch.delenv("LAGVAE_RELEASED", raising=False)
+    assert cases.with_released(case) == case
+    monkeypatch.setenv("LAGVAE_RELEASED", str(tmp_path))
+    with pytest.raises(FileNotFoundError, match=r"no modules/vae\.py"):
+        cases.with_released(case)
+    (tmp_path / "modules").mkdir()
+    (tmp_path / "modules" / "vae.py").touch()
+    assert cases.with_released(case).variants == (cases.TEXTBOOK, cases.RELEASED, *case.variants[1:])
+    assert cases.with_released(cases.quick()[3]).variants == cases.ALL  # its image models have the paper's shape only
+    assert all(cases.RELEASED not in cases.with_released(c).variants for c in cases.quick() if "look" in c.name)

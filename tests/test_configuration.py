@@ -102,7 +102,7 @@ def test_auto_profile(monkeypatch):
     monkeypatch.delenv("LAGVAE_PROFILE", raising=False)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert auto_profile("synthetic", ["vae"], [0]) == "paper"
-    assert auto_profile("yelp", ["vae"], [7]) == "quick"
+    assert auto_profile("yelp", ["vae"], [7]) == auto_profile("omniglot", ["vae"], [7]) == "quick"
     monkeypatch.setenv("LAGVAE_PROFILE", "smoke")
     assert auto_profile("yelp", ["vae"], [7]) == "smoke"
     monkeypatch.setenv("LAGVAE_PROFILE", "tiny")

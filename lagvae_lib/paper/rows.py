@@ -66,9 +66,11 @@ def costs(run: Run) -> dict[str, float]:
     model; looks, validation and the test left out). epochs, aggressive_epochs. step, aggressive_step: processor
     seconds of a decoder update without and with an inner loop; inner_steps: the inner loop's mean length.
     aggressive_ratio, plain_updates: an aggressive update, and the whole training, in the run's own plain updates, which
-    other load on the same core does not change as long as it is even. NaN where a run has no such stage.
+    other load on the same core does not change as long as it is even. NaN where a run has no such stage. Of a run on a
+    GPU, for which the processor only waits, all these are seconds of the clock on the wall.
     """
-    history, cpu = run.history, run.metrics["cpu_seconds"]
+    on_gpu = "cuda" in run.metrics.get("provenance", {})
+    history, cpu = run.history, run.metrics["seconds" if on_gpu else "cpu_seconds"]
     updates = history["iteration"].diff().fillna(history["iteration"].iloc[0])
     stage = history["aggressive"].astype(bool)
     aggressive, plain = updates[stage].sum(), updates[~stage].sum()

@@ -267,14 +267,14 @@ def provenance(data: Data, device: str) -> dict:
         "python": platform.python_version(),
         "torch": torch.__version__,
         "numpy": np.__version__,
-        **_machine(device),
+        **machine(device),
         **describe(),
         "threads": torch.get_num_threads(),
         "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }
 
 
-def _machine(device: str) -> dict:
+def machine(device: str) -> dict:
     """The device by name and, of a GPU, what drives it."""
     if not device.startswith("cuda"):
         return {"device": platform.machine()}
