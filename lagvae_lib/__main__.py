@@ -151,6 +151,8 @@ def _run(args: argparse.Namespace) -> None:
             _say_what_the_data_are(data)
         said = data.name
         record = run(config, data, device, lambda line: print(line, flush=True), deterministic=args.deterministic)
+        if not record.metrics.get("provenance", {}).get("git"):
+            print("record: git names no commit here, so it does not say which code made it", file=sys.stderr)
         shown = {name: record.metrics[name] for name in ("nll", "elbo", "kl", "mi", "au")}
         prefix = f"{method}: " if len(methods) > 1 else ""
         print(prefix + "  ".join(f"{name} {value:.3f}" for name, value in shown.items()), f" in {record.folder}")

@@ -155,3 +155,22 @@ def test_own_images_from_the_command_line(tmp_path, capsys):
     assert "'cnn-vae' is for toy and text" in one_line(
         capsys, "run", str(tmp_path / "mine.npy"), "cnn-vae", "--profile", "smoke"
     )
+
+
+@pytest.mark.parametrize(
+    ("method", "says"),
+    [
+        ("vae+prior=vamp", "prior 'vamp' is made for images, not for text"),
+        ("vae+levels=2", "levels 2 is made for images"),
+        ("vae+decoder=local", "decoder 'local' is made for images"),
+        ("free-bits+prior=flow", "free nats are shared out"),
+    ],
+)
+def test_knobs_that_do_not_go_together_are_refused(capsys, method, says):
+    assert says in one_line(capsys, "run", "grammar", method, "--profile", "smoke")
+
+
+def test_a_record_without_a_commit_says_so(notes, capsys, monkeypatch):
+    monkeypatch.setattr("lagvae_lib.runs.train._git", lambda *arguments: None)
+    assert main(["run", notes, "vae", "--profile", "smoke"]) == 0
+    assert "git names no commit here" in capsys.readouterr().err

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from lagvae_lib.config.methods import Variant
 from lagvae_lib.config.profiles import Config, ImageModelSettings, ModelSettings
+from lagvae_lib.errors import BadValue
 from lagvae_lib.models.dilated import DilatedDecoder
 from lagvae_lib.models.images import PixelCNNDecoder, ResNetEncoder
 from lagvae_lib.models.posteriors import wrapped
@@ -40,7 +41,10 @@ def _untrained(config: Config, data) -> nn.Module:
     encoder = wrapped(encoder, variant.posterior, sizes.nz, variant.scale, variant.delta)
     decoder = _image_decoder(sizes, variant) if images else _text_decoder(sizes, variant, data)
     kind = TwoLevelVAE if variant.levels == 2 else VAE
-    return kind(encoder, decoder, _prior(variant, sizes.nz, encoder, data), config.method.objective.free_nats)
+    try:
+        return kind(encoder, decoder, _prior(variant, sizes.nz, encoder, data), config.method.objective.free_nats)
+    except ValueError as error:  # knobs of a method's name that do not go together
+        raise BadValue(f"method {config.method.name!r}: {error}") from None
 
 
 def _resnet(sizes: ImageModelSettings) -> ResNetEncoder:

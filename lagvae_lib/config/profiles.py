@@ -277,6 +277,15 @@ class Config:
         return asdict(self)
 
 
+# Knobs of a variant that mean something for some families of data alone
+MADE_FOR = {
+    ("prior", "vamp"): ("images",),
+    ("decoder", "local"): ("images",),
+    ("decoder", "dilated"): ("toy", "text"),
+    ("levels", 2): ("images",),
+}
+
+
 def resolve(
     dataset: str, method: str, profile: str, seed: int, precision: str = "float32", *, kind: str = ""
 ) -> Config:
@@ -297,6 +306,11 @@ def resolve(
             f"method {found.name!r} is for {' and '.join(found.families)}, and {dataset!r} is {kind}; "
             f"valid here: {', '.join(for_family(kind))}"
         )
+    for (knob, value), made_for in MADE_FOR.items():
+        if getattr(found.variant, knob) == value and kind not in made_for:
+            raise BadValue(
+                f"method {found.name!r}: {knob} {value!r} is made for {' and '.join(made_for)}, not for {kind}"
+            )
     own = {key: getattr(found, key) for key in OWN if getattr(found, key) is not None}
     schedule = replace(values.schedule, **own)
     sizes = (values.data, values.model, schedule, values.evaluation)

@@ -33,7 +33,8 @@ SPLIT_SEED = 20190506
 MIN_DOCUMENTS = 30  # of a user's own file: 3 documents in each held-out split
 MAX_HELD_OUT = 10_000  # the paper's; what is evaluated, and every estimate that is quadratic in it, is as large
 MAX_VOCABULARY = 20_000  # about the paper's
-RARE = 0.15  # the largest share of train's words that may become <unk> for the sake of being trained
+RARE = 0.2  # the largest share of train's words that may become <unk> for the sake of being trained
+ENOUGH = 200  # training documents from which on that is done; of a smaller text every word is wanted
 SPARSE = 0.2  # from this share of unknown words in test on, a warning
 HOPELESS = 0.9  # from this share of unknown words in test on, a model of words says nothing
 
@@ -285,7 +286,7 @@ def _vocabulary(splits: Splits, size: int | None, train_unknown: bool) -> tuple[
         return vocab, [f"the vocabulary is capped at {MAX_VOCABULARY:,} words"] if cut else []
     new = sum(w not in known for split in SPLITS[1:] for d in splits[split] for w in d.words)
     once = sum(count == 1 for count in counts.values())
-    if new and 0 < once <= RARE * counts.total():
+    if new and len(splits["train"]) >= ENOUGH and 0 < once <= RARE * counts.total():
         note = f"{once:,} words that train has once are <unk>, which no training document would have otherwise"
         return Vocab.from_counts(counts, size, min_count=2), [note]
     said = f"warning: <unk> is {new:,} times in validation and test and never in train; a larger text would mend that"

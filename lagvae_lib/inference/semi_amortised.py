@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
+from lagvae_lib.errors import BadValue
 from lagvae_lib.inference import MAX_NORM, Batch, Optimisers, Step
 from lagvae_lib.inference.gradients import clip, means, share, zero_grad
 from lagvae_lib.lazy import torch
@@ -270,7 +271,7 @@ def limited(tensors: Sequence[Tensor], max_norm: float) -> list[Tensor]:
 
 def _check(model: VAE) -> None:
     if not model.prior.closed_form:
-        raise ValueError(
+        raise BadValue(
             f"SA-VAE needs a prior with a closed-form KL, N(0, I); under {type(model.prior).__name__} the gradient"
             " in lambda would be that of a sampled KL, and may reach the encoder through the prior"
         )
