@@ -33,7 +33,7 @@ def images(method: str):
     config = replace(
         config,
         data=DataSettings(batch_size=8, train=32, valid=16, test=16),
-        model=ImageModelSettings(nz=2, encoder=4, last=8, kernels=(3, 3), channels=4, latent_maps=2),
+        model=ImageModelSettings(nz=3, encoder=4, last=8, kernels=(3, 3, 3, 3), channels=4, latent_maps=2),
         evaluation=Evaluation(iw_samples=2, iw_examples=4, observe_every=2, probe=8),
     )
     return config, loading.load("glyphs", config.data, profile="smoke")
