@@ -18,7 +18,9 @@ def run():
 
 def test_training_is_one_line_and_a_folded_table(run):
     text = display.training(run)
-    assert text.startswith("<details><summary><b>Aggressive, seed 0, profile paper</b>: 38 epochs, 3 of them aggressive")
+    assert text.startswith(
+        "<details><summary><b>Aggressive, seed 0, profile paper</b>: 38 epochs, 3 of them aggressive"
+    )
     assert text.count("<tr") == 1 + display.ROWS and text.endswith("</details>")
     assert "<td>1</td>" in text and "<td>38</td>" in text and "-0.0" not in text
 

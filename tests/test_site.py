@@ -85,7 +85,9 @@ def test_all_pages_are_there_and_it_is_small(site):
 def test_the_librarys_lines_are_on_the_site(site):
     text = (site / "notebooks" / "02_synthetic.html").read_text()
     assert '<a href="../_modules/lagvae_lib/inference/aggressive.html#Aggressive.inner_loop">' in text
-    assert 'id="Aggressive.inner_loop"' in (site / "_modules" / "lagvae_lib" / "inference" / "aggressive.html").read_text()
+    assert (
+        'id="Aggressive.inner_loop"' in (site / "_modules" / "lagvae_lib" / "inference" / "aggressive.html").read_text()
+    )
 
 
 @pytest.mark.parametrize("page", [1280, 400], indirect=True, ids=["desktop", "phone"])
@@ -119,7 +121,9 @@ def test_the_slider_moves_the_points(page, address, tmp_path):
 
     def spread() -> float:
         """Of the vertical coordinates drawn."""
-        return page.evaluate("(y => Math.max(...y) - Math.min(...y))(document.getElementById('explorer-space').data[0].y)")
+        return page.evaluate(
+            "(y => Math.max(...y) - Math.min(...y))(document.getElementById('explorer-space').data[0].y)"
+        )
 
     assert spread() < 0.2  # at the start
     page.evaluate("s => { s.value = 15; s.dispatchEvent(new Event('input')); }", page.query_selector("#explorer-step"))

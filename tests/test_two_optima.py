@@ -50,7 +50,10 @@ def test_elbo_is_reconstruction_less_kl(t, a):
 @pytest.mark.parametrize(("t", "a"), [(0.3, 0.1), (0.8, 0.9), (0.05, 0.7)])
 def test_gradient_is_that_of_the_elbo(t, a):
     h = 1e-6
-    numeric = (MODEL.elbo(t + h, a) - MODEL.elbo(t - h, a)) / 2 / h, (MODEL.elbo(t, a + h) - MODEL.elbo(t, a - h)) / 2 / h
+    numeric = (
+        (MODEL.elbo(t + h, a) - MODEL.elbo(t - h, a)) / 2 / h,
+        (MODEL.elbo(t, a + h) - MODEL.elbo(t, a - h)) / 2 / h,
+    )
     np.testing.assert_allclose(MODEL.gradient(t, a), numeric, atol=1e-7)
 
 

@@ -38,7 +38,7 @@ def agreement(model_mean: np.ndarray, inference_mean: np.ndarray) -> Agreement:
 def relative_lag(model_mean: np.ndarray, inference_mean: np.ndarray) -> np.ndarray:
     """The share of the spread of the model's posterior means that the inference network does not follow.
 
-    Var(model_mean - inference_mean) / Var(model_mean), variances over the last axis (the N examples): [..., N] -> [...].
+    Var(model_mean - inference_mean) / Var(model_mean), variances over the last axis (N examples): [..., N] -> [...].
     0 where the network follows every mean, 1 where it says the same of every example. More than 1 where it moves the
     wrong way or too far. nan where the model's means spread (standard deviation) by less than `COLLAPSED`.
     """

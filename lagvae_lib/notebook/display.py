@@ -53,13 +53,18 @@ def banner(settings: Settings, data: Data) -> Html:
     changed = departures(settings.dataset, settings.profile)
     if data.stand_in:  # its sentences and its vocabulary are what they are, and not cut
         changed = changed[~changed["setting"].isin([TITLES["data.max_len"], TITLES["data.vocab_size"]])]
-    rows = "".join(f"<tr><td {LEFT}>{k}</td><td>{h}</td><td>{p}</td></tr>" for k, h, p in changed.itertuples(index=False))
+    rows = "".join(
+        f"<tr><td {LEFT}>{k}</td><td>{h}</td><td>{p}</td></tr>" for k, h, p in changed.itertuples(index=False)
+    )
     table = (
-        f"<table><thead><tr><th {LEFT}>setting</th><th>here</th><th>the paper</th></tr></thead><tbody>{rows}</tbody></table>"
+        f"<table><thead><tr><th {LEFT}>setting</th><th>here</th><th>the paper</th></tr></thead>"
+        f"<tbody>{rows}</tbody></table>"
         if rows
         else "<p>No setting departs from the paper's.</p>"
     )
-    notes = "".join(f"<li>{escape(note[:1].upper() + note[1:])}.</li>" for note in (f"source: {data.source}", *data.notes))
+    notes = "".join(
+        f"<li>{escape(note[:1].upper() + note[1:])}.</li>" for note in (f"source: {data.source}", *data.notes)
+    )
     return Html(
         f"<p><b>Data:</b> {kind}<code>{escape(data.name)}</code>{asked}. {_sizes(data)}.</p>"
         f"<p><b>Profile <code>{settings.profile}</code>:</b> {SAYS[settings.profile]}</p>"
@@ -147,8 +152,7 @@ def sentences(headers: Sequence[str], rows: Iterable[Sequence[str]]) -> Html:
     """A table of texts, everything escaped: `<unk>` is no tag, and a pair of $ no formula."""
     head = "".join(f"<th {LEFT}>{escape(h)}</th>" for h in headers)
     body = "".join(
-        "<tr>" + "".join(f"<td {LEFT}>{escape(cell) or '(no word)'}</td>" for cell in row) + "</tr>"
-        for row in rows
+        "<tr>" + "".join(f"<td {LEFT}>{escape(cell) or '(no word)'}</td>" for cell in row) + "</tr>" for row in rows
     )
     return Html(f"<table class='tex2jax_ignore'><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>")
 
@@ -169,7 +173,10 @@ def saw(*sentences: str) -> Html:
 
 
 def trained(settings: Settings, methods: Iterable[str] | None = None, seed: int | None = None) -> dict[str, Run]:
-    """{method: run} of one seed, loaded or trained. Lines of progress replace each other and end as one folded table per run."""
+    """{method: run} of one seed, loaded or trained.
+
+    Lines of progress replace each other, and end as one folded table per run.
+    """
     from IPython.display import display  # part of the notebook tools, which the library does without
 
     runs, shown = {}, display(Html(""), display_id=True)

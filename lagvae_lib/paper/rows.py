@@ -69,7 +69,10 @@ def inner_lengths(runs: Iterable[Run]) -> pd.DataFrame:
             steps = stage["inner_steps"]
             line = {key: run.metrics[key] for key in ("dataset", "method", "seed")} | {"window": knobs["window"]}
             noise = mean_count(counts_of_noise(knobs["window"], knobs["max_steps"]))
-            line |= {"by epoch": " ".join(f"{value:.0f}" for value in steps), "all": round(costs(run)["inner_steps"], 1)}
+            line |= {
+                "by epoch": " ".join(f"{value:.0f}" for value in steps),
+                "all": round(costs(run)["inner_steps"], 1),
+            }
             rows.append(line | {"first": steps.iloc[0], "last": steps.iloc[-1], "noise": noise})
     return pd.DataFrame(rows).rename(columns={"dataset": "data"})
 

@@ -114,7 +114,9 @@ def half_steps(paths: dict[str, Trajectory], first: int, moves: int = 8, point: 
     Vertical arrows are inner loops (phi moves), horizontal ones decoder steps (theta moves); joint steps move both and
     have the decoder's colour. point: which example; by default the one that the last panel's method moves most.
     """
-    figure, axes = plt.subplots(1, len(paths), figsize=(WIDTH, WIDTH / 2 + 1.1), sharex=True, sharey=True, squeeze=False)
+    figure, axes = plt.subplots(
+        1, len(paths), figsize=(WIDTH, WIDTH / 2 + 1.1), sharex=True, sharey=True, squeeze=False
+    )
     *_, last = paths.values()
     if point is None:
         rows = _moves(last, first, moves)
@@ -171,7 +173,9 @@ def figure_3(paths: dict[str, Trajectory], updates: int, points: int = 2) -> Fig
     lines; joint steps have the decoder's colour. The points followed are spread over the network's means at the end
     of the last panel's stretch, the extreme ones included.
     """
-    figure, axes = plt.subplots(1, len(paths), figsize=(WIDTH, WIDTH / 2 + 0.5), sharex=True, sharey=True, squeeze=False)
+    figure, axes = plt.subplots(
+        1, len(paths), figsize=(WIDTH, WIDTH / 2 + 0.5), sharex=True, sharey=True, squeeze=False
+    )
     *_, last = paths.values()
     order = last.inference_mean[np.flatnonzero(last.iteration <= updates)[-1]].argsort()
     chosen = order[np.linspace(0, len(order) - 1, points).round().astype(int)]
@@ -209,10 +213,14 @@ def animation(runs: Runs, frames: int = 40) -> FuncAnimation:
     longest = max(len(run.points["iteration"]) for run in first.values())
     at = np.unique(np.round(np.geomspace(1, longest, frames)).astype(int) - 1)
     shown = [np.minimum(at, len(run.points["iteration"]) - 1) for run in first.values()]
-    values = [np.abs(run.points[name][rows]).ravel() for run, rows in zip(first.values(), shown, strict=True) for name in AXES]
+    values = [
+        np.abs(run.points[name][rows]).ravel() for run, rows in zip(first.values(), shown, strict=True) for name in AXES
+    ]
     limit = 1.05 * max(float(np.quantile(of, 0.999)) for of in values) + 1e-3
     figure = plt.figure(figsize=(0.42 * WIDTH * len(first), 0.42 * WIDTH + 2.1))
-    panels = figure.subplot_mosaic([[f"space {i}" for i in range(len(first))], ["lag"] * len(first)], height_ratios=[3, 1])
+    panels = figure.subplot_mosaic(
+        [[f"space {i}" for i in range(len(first))], ["lag"] * len(first)], height_ratios=[3, 1]
+    )
 
     def draw(look: int) -> list:
         for i, (label, run) in enumerate(first.items()):

@@ -267,11 +267,11 @@ def code_usage(runs: Mapping[str, Run]) -> Figure:
 
 
 def information_by_batch(runs: Mapping[str, Run]) -> Figure:
-    """I(x; z) on the test set, estimated from both sides, by the batch whose mixture stands for q(z); one panel per run.
+    """I(x; z) on the test set, estimated from both sides, by the batch whose mixture is q(z); one panel per run.
 
     Circles: the same-sample estimate, low in expectation and never above log B (black). Triangles: leave one out, high
-    in expectation (out of sight where it is far above the largest log B). Dotted: the paper's estimate, whose batches are
-    those of training.
+    in expectation (out of sight where it is far above the largest log B). Dotted: the paper's estimate, whose batches
+    are those of training.
     """
     runs = with_code(runs)
     figure, axes = _panels(runs)
