@@ -287,7 +287,8 @@ def information_by_batch(runs: Mapping[str, Run]) -> Figure:
         ax.xaxis.set_minor_locator(NullLocator())
     if runs:
         caps = [row["cap"] for run in runs.values() for row in run.metrics["mi_by_batch"]]
-        axes[0].set_ylim(top=min(axes[0].get_ylim()[1], 1.4 * max(caps)))
+        lows = [row["lower"] for run in runs.values() for row in run.metrics["mi_by_batch"]]
+        axes[0].set_ylim(min(0.0, *lows) - 0.03 * max(caps), min(axes[0].get_ylim()[1], 1.4 * max(caps)))
         for ax in axes[:: COLUMNS.get(len(runs), 3)]:
             ax.set_ylabel("MI, nats per example")
         _legend_below(figure, axes)
