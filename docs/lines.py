@@ -1,7 +1,7 @@
 """Point the essays' links into the library at the lines where the names are defined: python docs/lines.py [--check].
 
-A link reads [`Aggressive.inner_loop`](../lagvae_lib/inference/aggressive.py#L81). Its name must be defined in that
-file; the number of the line follows the code.
+A link reads [`Aggressive.inner_loop`](../lagvae_lib/inference/aggressive.py#L81). The file must define that
+name; the number of the line follows the code.
 """
 
 import ast
@@ -14,7 +14,7 @@ LINK = re.compile(r"\[`(?P<name>[\w.]+)`\]\(\.\./(?P<path>lagvae_lib/[\w/]+\.py)
 
 
 def line_of(path: Path, name: str) -> int:
-    """The line of a function, class or method (`Class.method`). Raises LookupError where the file has none."""
+    """The line of a function, class or method (`Class.method`). Raises LookupError where the file has no such name."""
     body = ast.parse(path.read_text()).body
     for part in name.split("."):
         named = [node for node in body if getattr(node, "name", None) == part]

@@ -267,7 +267,7 @@ def code_usage(runs: Mapping[str, Run]) -> Figure:
 
 
 def information_by_batch(runs: Mapping[str, Run]) -> Figure:
-    """I(x; z) on the test set, estimated from both sides, by the batch whose mixture stands for q(z), a panel per run.
+    """I(x; z) on the test set, estimated from both sides, by the batch whose mixture is q(z); one panel per run.
 
     Circles: the same-sample estimate, low in expectation and never above log B (black). Triangles: leave one out, high
     in expectation (out of sight where it is far above the largest log B). Dotted: the paper's estimate, whose batches
@@ -287,7 +287,8 @@ def information_by_batch(runs: Mapping[str, Run]) -> Figure:
         ax.xaxis.set_minor_locator(NullLocator())
     if runs:
         caps = [row["cap"] for run in runs.values() for row in run.metrics["mi_by_batch"]]
-        axes[0].set_ylim(top=min(axes[0].get_ylim()[1], 1.4 * max(caps)))
+        lows = [row["lower"] for run in runs.values() for row in run.metrics["mi_by_batch"]]
+        axes[0].set_ylim(min(0.0, *lows) - 0.03 * max(caps), min(axes[0].get_ylim()[1], 1.4 * max(caps)))
         for ax in axes[:: COLUMNS.get(len(runs), 3)]:
             ax.set_ylabel("MI, nats per example")
         _legend_below(figure, axes)
