@@ -54,12 +54,6 @@ OLDER = {
     "paper/synthetic": """aggressive-anneal/seed0 cnn-vae/seed0 cyclical/seed0 free-bits/seed0 pretrain-free-bits/seed0
         sa-vae-anneal+steps=5+max_epochs=15/seed0 vae-anneal/seed0""",
     "scaled/yelp-small": "aggressive-anneal+fixed_steps=10/seed0 cyclical/seed0",
-    "scaled/omniglot-28": """aggressive/seed0 aggressive/seed1 aggressive/seed2 aggressive-anneal/seed0
-        aggressive-anneal/seed1 aggressive-anneal/seed2 autoregressive/seed0 autoregressive/seed1 autoregressive/seed2
-        beta-0.2/seed0 beta-0.4/seed0 beta-0.6/seed0 beta-0.8/seed0 bn-vae/seed0 cyclical/seed0 delta-vae/seed0
-        free-bits/seed0 pretrain-free-bits/seed0 sa-vae+steps=5+max_epochs=15/seed0
-        sa-vae-anneal+steps=5+max_epochs=15/seed0 skip-vae/seed0 vae/seed0 vae/seed1 vae/seed2 vae-anneal/seed0
-        vae-anneal/seed1 vae-anneal/seed2 vampprior/seed0 vampprior-2level/seed0 vlae/seed0""",
 }
 
 
