@@ -50,6 +50,7 @@ def test_progress_is_shown_while_it_trains_and_folded_afterwards(run, monkeypatc
 
 def test_what_was_seen_is_escaped():
     assert display.saw("a < b", "c") == "<ul><li>a &lt; b</li><li>c</li></ul>"
+    assert display.saw("-0.00 of -0.05, -0.0") == "<ul><li>0.00 of -0.05, 0.0</li></ul>"
 
 
 def test_tables_cut_no_cell_and_mark_what_is_missing():
