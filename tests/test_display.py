@@ -58,6 +58,7 @@ def test_what_must_be_trained_is_trained_side_by_side_with_one_line_per_run(run,
 
 def test_what_was_seen_is_escaped():
     assert display.saw("a < b", "c") == "<ul><li>a &lt; b</li><li>c</li></ul>"
+    assert display.saw("-0.00 of -0.05, -0.0") == "<ul><li>0.00 of -0.05, 0.0</li></ul>"
 
 
 def test_tables_cut_no_cell_and_mark_what_is_missing():

@@ -1,5 +1,6 @@
 """What a notebook displays besides figures: the banner, tables of sentences, training in short, what was seen."""
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from html import escape
@@ -171,7 +172,8 @@ def table(frame: pd.DataFrame, caption: str = "", index: bool = True) -> Html:
 
 def saw(*sentences: str) -> Html:
     """What a notebook has shown: a sentence per line, whose numbers are formatted from records and not typed."""
-    return Html("<ul>" + "".join(f"<li>{escape(sentence)}</li>" for sentence in sentences) + "</ul>")
+    rounded = (re.sub(r"-(0\.0+)(?!\d)", r"\1", sentence) for sentence in sentences)  # no "-0.00"
+    return Html("<ul>" + "".join(f"<li>{escape(sentence)}</li>" for sentence in rounded) + "</ul>")
 
 
 # -- training ----------------------------------------------------------------------------------------------------------
