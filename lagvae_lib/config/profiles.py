@@ -243,10 +243,10 @@ TABLE = {
         ),
         "scaled": replace(
             IMAGES,
-            # 64, 512, 13 kernels, 64. The rules are those of the committed records, which are older than the released ones here:
+            # 64, 512, 13 kernels, 64. The rules are those of the committed records, older than the released ones:
             # gradients of masked weights do not count in the clipped norm (they do), the last hidden layer begins at
             # He's scale (torch's), the loss is compared with the run's best (the last decay's), the rate waits for the
-            # ramp's end (it does not), and the first MI with no number (0)
+            # ramp's end (it does not), and the first MI is compared with no number (0)
             model=ImageModelSettings(encoder=16, last=128, kernels=(7, 5, 5, 3, 3), channels=16),
             # An epoch is 50 updates (447), so that the aggressive stage, whose end is decided once an epoch, can be
             # short; 1000 epochs and a patience of 20 of the longer ones
