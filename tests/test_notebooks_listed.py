@@ -177,7 +177,7 @@ def test_saving_it_untouched_changes_nothing(path):
 
 @each_notebook
 def test_cells_are_short(path):
-    """Ten lines or fewer in the median (ruff breaks long calls); the longest cells are Algorithm 1 and lists of imports."""
+    """Ten lines or fewer in the median (ruff breaks long calls); the longest are Algorithm 1 and lists of imports."""
     lengths = [len([line for line in cell.source.splitlines() if line.strip()]) for cell in code_cells(path)]
     assert sorted(lengths)[len(lengths) // 2] <= 10 and max(lengths) <= 30
 
