@@ -177,9 +177,9 @@ def test_saving_it_untouched_changes_nothing(path):
 
 @each_notebook
 def test_cells_are_short(path):
-    """Ten lines or fewer in the median (ruff breaks long calls); the longest cell of all is Algorithm 1."""
+    """Ten lines or fewer in the median (ruff breaks long calls); the longest are Algorithm 1 and lists of imports."""
     lengths = [len([line for line in cell.source.splitlines() if line.strip()]) for cell in code_cells(path)]
-    assert sorted(lengths)[len(lengths) // 2] <= 10 and max(lengths) <= 26
+    assert sorted(lengths)[len(lengths) // 2] <= 10 and max(lengths) <= 30
 
 
 @pytest.mark.parametrize("text", ["in /home/ada/lagvae", "'/root/x'", r"C:\Users\ada", "file:///tmp/a.png"])

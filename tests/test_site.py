@@ -61,6 +61,7 @@ def browser():
 def page(browser, request):
     width = getattr(request, "param", 1280)
     opened = browser.new_page(viewport={"width": width, "height": 900})
+    opened.set_default_timeout(120_000)
     opened.failed = []
     opened.on("requestfailed", lambda request: opened.failed.append(request.url))
     opened.on("response", lambda answer: answer.status >= 400 and opened.failed.append(answer.url))
@@ -102,7 +103,7 @@ def test_pages_open_without_a_failed_request_and_fit(page, address, name, tmp_pa
 
 def test_formulas_are_typeset_without_another_host(page, address):
     page.goto(f"{address}/notebooks/01_elbo_derivation.html", wait_until="load")
-    page.wait_for_selector("mjx-container", timeout=30_000)
+    page.wait_for_selector("mjx-container")
     page.wait_for_function("MathJax.startup.promise.then(() => true)")
     assert page.locator("mjx-container").count() > 50
     assert page.locator("mjx-merror").count() == 0
