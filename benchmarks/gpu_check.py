@@ -15,7 +15,7 @@ import torch
 from benchmarks import measure, released, shapes
 from benchmarks.cases import AnyShape
 from lagvae_lib import atomic, paths
-from lagvae_lib.config.profiles import choose_device
+from lagvae_lib.config.machine import choose_device
 from lagvae_lib.inference import Batch, Optimisers
 from lagvae_lib.inference.aggressive import Aggressive
 from lagvae_lib.inference.amortised import Amortised

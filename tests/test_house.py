@@ -12,7 +12,8 @@ from lagvae_lib.paths import ROOT
 LIBRARY = ROOT / "lagvae_lib"
 # From the ground up. A room may import from itself and from what stands before it.
 FLOORS = (
-    ("errors", "lazy", "paths", "atomic"),
+    ("errors", "lazy"),
+    ("paths", "atomic"),
     ("names",),
     ("numerics",),
     ("data", "objectives", "schedule"),

@@ -120,7 +120,7 @@ def test_steps_on_a_gpu_are_read_together_and_a_bad_loss_still_ends_the_run(monk
         with torch.no_grad():
             next(iter(trainer.model.decoder_parameters())).fill_(float("nan"))
         trainer.state.progress.ended = None
-        with pytest.raises(FloatingPointError, match="the loss is nan at iteration"):
+        with pytest.raises(FloatingPointError, match="the loss is nan on the outer batch"):
             trainer.fit()
 
 

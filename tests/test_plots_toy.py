@@ -34,7 +34,7 @@ def record(slope: float, looks: int = 6, aggressive_epochs: int = 0, nll: float 
     return Run(
         Path("nowhere"),
         {},
-        values | method | {"fresh": values},
+        values | {"fresh": values},
         pd.DataFrame({"iteration": [500, 1000], "aggressive": [i < aggressive_epochs for i in range(2)]}),
         pd.DataFrame({"iteration": iteration, **dynamics}),
         {"iteration": iteration, "model_mean": model_mean, "inference_mean": (slope * model_mean).astype(np.float16)},

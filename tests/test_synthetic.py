@@ -217,7 +217,7 @@ def test_a_missing_record_names_its_remedy(tmp_path):
 
 
 def test_results_elsewhere_without_a_record_have_the_repositorys(tmp_path, monkeypatch):
-    stored = oracle_module.read_oracle(synthetic.ROOT / "results/oracle/synthetic.json")
+    stored = oracle_module.read_oracle(oracle_module.ROOT / "results/oracle/synthetic.json")
     monkeypatch.setenv("LAGVAE_RESULTS", str(tmp_path))
     assert oracle_module.read_oracle() == stored
     oracle_module.oracle_path().parent.mkdir()

@@ -1,5 +1,6 @@
 """Tables, banner and figures of text runs: fed by records, beside the paper's own cells."""
 
+import re
 from dataclasses import replace
 
 import matplotlib.pyplot as plt
@@ -9,7 +10,7 @@ import torch
 
 from lagvae_lib import notebook, plots
 from lagvae_lib.notebook import display
-from lagvae_lib.notebook.released import score, speaker
+from lagvae_lib.notebook.released import Speaker, score, speaker
 from lagvae_lib.paper import rows, tables
 from lagvae_lib.plots import records as figures
 from lagvae_lib.runs import train
@@ -117,7 +118,8 @@ def test_banner_says_what_is_used():
     assert "tiny" in text and "train 48 documents" in text and "vocabulary 12" in text
     assert "&lt;made&gt; &amp; up" in text
     assert "stand-in" not in text.lower()
-    assert "<td>LSTM</td><td>16</td><td>1,024</td>" in text
+    cells = re.findall(r"<td[^>]*>([^<]*)</td>", text)
+    assert "LSTM 16 1,024" in " ".join(cells)
 
 
 def test_banner_names_a_stand_in():
@@ -206,7 +208,7 @@ def test_nothing_to_draw_is_no_error(draw, results):
 
 def test_speaker_is_the_notebooks_own_run(results, monkeypatch):
     config = config_of("vae")
-    monkeypatch.setattr("lagvae_lib.notebook.released.resolve", lambda *names: config)
+    monkeypatch.setattr("lagvae_lib.notebook.released.resolve", lambda *names, **options: config)
     voice = speaker(settings_of(), tiny_data(), "vae")
     assert voice.run.folder == results[1].folder
     assert "vae, profile smoke, seed 0, on tiny" in voice.note
@@ -218,12 +220,19 @@ def test_speaker_is_the_notebooks_own_run(results, monkeypatch):
         torch.testing.assert_close(scores, voice.model.decoder.log_prob(x, torch.zeros(4, 1, 2))[:, 0])
 
 
+def test_examples_no_two_of_which_have_one_length_are_cut_alike(capsys):
+    test = [torch.arange(length)[None] for length in (4, 9, 7, 12)]
+    x = Speaker(None, replace(tiny_data(), test=test), None, 20).examples(3)
+    assert x.tolist() == [[*range(6), 6], [*range(6), 8], [*range(6), 11]]  # each one's own last id
+    assert "3 test documents, cut to 5 words: there are not 3 of one length" in capsys.readouterr().out
+
+
 def test_speaker_does_not_take_weights_for_other_data(results, monkeypatch):
     config, other = config_of("vae"), replace(tiny_data(), sha256="1" * 64)
-    monkeypatch.setattr("lagvae_lib.notebook.released.resolve", lambda *names: config)
+    monkeypatch.setattr("lagvae_lib.notebook.released.resolve", lambda *names, **options: config)
     monkeypatch.setattr("lagvae_lib.notebook.released.load_data", lambda *names, **options: other)
     asked = []
     monkeypatch.setattr("lagvae_lib.notebook.released.run_named", lambda *names, **options: asked.append(names))
     with pytest.raises(FileNotFoundError, match="no weights for vae"):
         speaker(settings_of(), other, "vae")
-    assert asked == [("tiny", "vae", "quick", 0, "cpu")]  # it did try to train one
+    assert asked == [("tiny", "vae", "smoke", 0, "cpu")]  # it did try to train one

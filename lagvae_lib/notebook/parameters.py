@@ -30,6 +30,8 @@ KINDS = {
     "points": "int",
     "profile": "str",
     "device": "str",
+    "precision": "str",
+    "deterministic": "bool",
 }
 
 
@@ -118,7 +120,7 @@ def _typed(name: str, value: object) -> object:
         return str(value)
     if _is_list_of(kind, value):
         return ",".join(map(str, value))
-    if not (_is_int(value) if kind == "int" else isinstance(value, str)):
+    if not (_is_int(value) if kind == "int" else isinstance(value, bool if kind == "bool" else str)):
         raise BadParameter(f"parameter {name!r} must be {EXPECTED[kind]}, not {value!r} ({type(value).__name__})")
     return value
 
@@ -134,6 +136,7 @@ def _is_list_of(kind: str, value: object) -> bool:
 EXPECTED = {
     "str": "str",
     "int": "int",
+    "bool": "bool",
     "words": 'str ("vae,aggressive") or a list of str',
     "numbers": 'str ("0,1,2"), int or a list of int',
 }

@@ -59,7 +59,7 @@ def _cut_alike(batches: list[Tensor], n: int) -> Tensor:
 def speaker(settings: Settings, data: Data, method: str) -> Speaker:
     """The `scaled` run of this method if the profile is `quick` and those weights are here; else the notebook's own.
 
-    Where the notebook's own run was loaded from a record without weights, a `quick` run is trained in its place.
+    Where neither has weights here, a run is trained: `quick` in place of the profiles that take hours.
     """
     own = resolve(data.name, method, settings.profile, settings.seed, kind=data.family)
     if settings.profile == "quick":
@@ -69,8 +69,9 @@ def speaker(settings: Settings, data: Data, method: str) -> Speaker:
     found = _with_weights(own, settings, data)
     if found:
         return found
-    run_named(settings.dataset, method, "quick", settings.seed, settings.device, report=print)
-    found = _with_weights(resolve(data.name, method, "quick", settings.seed, kind=data.family), settings)
+    live = settings.live()
+    run_named(live.dataset, method, live.profile, live.seed, live.device, report=print)
+    found = _with_weights(resolve(data.name, method, live.profile, live.seed, kind=data.family), live)
     if not found:
         raise FileNotFoundError(
             f"no weights for {method} under {folder_of(own).parent}; delete the record to train again"

@@ -62,7 +62,7 @@ class Planned:
     @property
     def record(self) -> Path:
         """The file whose presence means that the run is finished."""
-        return folder_of(resolve(self.dataset, self.method, self.profile, self.seed, self.family)) / "metrics.json"
+        return folder_of(resolve(self.dataset, self.method, self.profile, self.seed, kind=self.family)) / "metrics.json"
 
     @property
     def tables(self) -> tuple[str, ...]:
