@@ -283,3 +283,10 @@ def test_the_cell_can_be_run_again_when_the_notebook_has_variables_of_its_own():
     names["seed"] = "three"
     with pytest.raises(notebook.BadParameter, match="seed"):
         notebook.settings(names)
+
+
+def test_cells_that_are_executed_without_being_kept_are_read_from_their_names():
+    names = kernel(CELL)
+    assert notebook.settings(names | {"In": [""]}).profile == "smoke"  # as nbval executes them
+    with pytest.raises(BadParameter, match="run the parameters cell first"):
+        notebook.settings({"In": [""]})

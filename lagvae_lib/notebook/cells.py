@@ -54,7 +54,7 @@ def without_source(names: dict, known: Iterable[str]) -> Cells:
 
 def _sources(names: dict) -> list[str] | None:
     """IPython's history of cells, oldest first; else the file that is run, such as a notebook saved as a script."""
-    if isinstance(history := names.get("In"), list):
+    if isinstance(history := names.get("In"), list) and any(history):  # nbval executes cells without keeping them
         return [source for source in history if isinstance(source, str)]
     try:
         return [Path(names["__file__"]).read_text(encoding="utf-8")]
