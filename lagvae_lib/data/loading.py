@@ -11,7 +11,7 @@ from torch import Tensor
 from lagvae_lib.data import family, is_file, resolve_name, split_label_column
 from lagvae_lib.data.corpora import Corpus, text_corpus, user_corpus
 from lagvae_lib.data.grammar import grammar_corpus
-from lagvae_lib.data.images import image_batches, image_set
+from lagvae_lib.data.images import ImageSet, image_batches, image_set
 from lagvae_lib.data.sources import DataError, MissingData
 from lagvae_lib.data.synthetic import FRESH_LINES, fresh_lines, synthetic_corpus
 from lagvae_lib.data.text import TextBatches, Vocab
@@ -112,20 +112,8 @@ def _own(name: str, settings, state: tuple) -> Data:
 
 def _images(name: str, settings) -> Data:
     found = image_set(name, (settings.train, settings.valid, settings.test))
-    train, valid, test = (image_batches(found, split, settings.batch_size) for split in ("train", "valid", "test"))
-    return Data(
-        name=found.name,
-        train=train,
-        valid=valid,
-        test=test,
-        sha256=found.sha256,
-        stand_in=found.stand_in,
-        source=found.source,
-        notes=found.notes,
-        vocab=None,
-        units=len,
-        labels=found.labels,
-    )
+    splits = [image_batches(found, split, settings.batch_size) for split in ("train", "valid", "test")]
+    return _as_data(found, splits, None, len)
 
 
 def _text(name: str, settings) -> Data:
@@ -136,7 +124,8 @@ def _text(name: str, settings) -> Data:
     else:
         options["sizes"] = sizes if all(sizes) else None
         corpus = _users_corpus(name, options) if is_file(name) else text_corpus(name, **options)
-    return _as_data(corpus, settings.batch_size)
+    splits = [TextBatches(corpus.splits[split], settings.batch_size) for split in ("train", "valid", "test")]
+    return _as_data(corpus, splits, corpus.vocab, predicted_words)
 
 
 def _users_corpus(name: str, options: dict) -> Corpus:
@@ -144,20 +133,20 @@ def _users_corpus(name: str, options: dict) -> Corpus:
     return user_corpus(path, label_column=column, **options)
 
 
-def _as_data(corpus: Corpus, batch_size: int) -> Data:
-    train, valid, test = (TextBatches(corpus.splits[split], batch_size) for split in ("train", "valid", "test"))
+def _as_data(found: Corpus | ImageSet, splits: list[Batches], vocab: Vocab | None, units: Callable) -> Data:
+    train, valid, test = splits
     return Data(
-        name=corpus.name,
+        name=found.name,
         train=train,
         valid=valid,
         test=test,
-        sha256=corpus.sha256,
-        stand_in=corpus.stand_in,
-        source=corpus.source,
-        notes=tuple(corpus.notes),
-        vocab=corpus.vocab,
-        units=predicted_words,
-        labels=corpus.labels,
+        sha256=found.sha256,
+        stand_in=found.stand_in,
+        source=found.source,
+        notes=tuple(found.notes),
+        vocab=vocab,
+        units=units,
+        labels=found.labels,
     )
 
 
