@@ -56,4 +56,6 @@ def test_a_run_on_labelled_data_records_its_codes_in_the_labels_order(tmp_path, 
     np.testing.assert_allclose(run.codes["means"], means, atol=2e-3)  # both in half precision
     assert not train.run(tiny_config("autoregressive"), data).codes
     assert "nats" in codes_by_label({"VAE": run}).axes[0].get_title()
+    few = replace(run, codes={"means": run.codes["means"][:5], "labels": np.arange(5)})
+    assert codes_by_label({"VAE": few}).axes[0].get_title() == "VAE: too few labels to probe"
     assert not codes_by_label({}).axes[0].get_title()

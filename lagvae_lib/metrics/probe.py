@@ -11,6 +11,10 @@ import numpy as np
 FOLDS = 5
 
 
+class TooFewLabels(ValueError):
+    """A probe has nothing to be fitted to, or to be judged on."""
+
+
 class Probe(NamedTuple):
     """nats: H(label) minus the probe's cross-entropy on held-out examples; a useless probe can fall below 0.
 
@@ -27,7 +31,7 @@ class Probe(NamedTuple):
 def linear_probe(means: np.ndarray, labels: np.ndarray, folds: int = FOLDS, seed: int = 0) -> Probe:
     """What a linear probe reads of `labels` [N] from posterior means [N, nz], cross-validated over `folds` parts.
 
-    Raises ValueError where there are fewer than two labels, or a label has fewer examples than there are folds.
+    Raises `TooFewLabels` where there are fewer than two labels, or a label has fewer examples than there are folds.
     """
     from sklearn.linear_model import LogisticRegression
     from sklearn.model_selection import StratifiedKFold, cross_val_predict
@@ -37,7 +41,7 @@ def linear_probe(means: np.ndarray, labels: np.ndarray, folds: int = FOLDS, seed
     kinds, numbers, counts = np.unique(np.asarray(labels), return_inverse=True, return_counts=True)
     if len(kinds) < 2 or counts.min() < folds:
         found = ", ".join(f"{kind}: {count}" for kind, count in zip(kinds, counts, strict=True))
-        raise ValueError(f"a probe needs two labels with at least {folds} examples each, not {found}")
+        raise TooFewLabels(f"a probe needs two labels with at least {folds} examples each, not {found}")
     probe = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
     parts = StratifiedKFold(folds, shuffle=True, random_state=seed)
     x = np.asarray(means, dtype=np.float64)

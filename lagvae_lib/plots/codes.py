@@ -6,7 +6,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
 
-from lagvae_lib.metrics.probe import linear_probe
+from lagvae_lib.metrics.probe import TooFewLabels, linear_probe
 from lagvae_lib.runs.record import Run
 
 
@@ -23,10 +23,7 @@ def codes_by_label(runs: Mapping[str, Run], what: str = "stars") -> Figure:
         kinds, numbers = np.unique(labels, return_inverse=True)
         first, second = np.argsort(means.var(0))[::-1][:2]
         drawn = axis.scatter(means[:, first], means[:, second], 9, numbers, cmap="viridis", alpha=0.8, linewidths=0)
-        read = linear_probe(means, labels)
-        axis.set(
-            xlabel=f"mean of z, dimension {first + 1}", title=f"{name}: {read.nats:+.2f} of {read.entropy:.2f} nats"
-        )
+        axis.set(xlabel=f"mean of z, dimension {first + 1}", title=f"{name}: {_read(means, labels)}")
         if axis is axes[0, -1]:
             bar = figure.colorbar(drawn, ax=list(axes[0]), ticks=range(len(kinds)), pad=0.01)
             bar.ax.set_yticklabels([str(kind) for kind in kinds])
@@ -37,3 +34,11 @@ def codes_by_label(runs: Mapping[str, Run], what: str = "stars") -> Figure:
         axes[0, 0].set_axis_off()
         axes[0, 0].text(0.5, 0.5, "no run on labelled data", ha="center", va="center")
     return figure
+
+
+def _read(means: np.ndarray, labels: np.ndarray) -> str:
+    try:
+        read = linear_probe(means, labels)
+    except TooFewLabels:
+        return "too few labels to probe"
+    return f"{read.nats:+.2f} of {read.entropy:.2f} nats"
