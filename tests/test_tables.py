@@ -9,6 +9,8 @@ import pytest
 import torch
 
 from lagvae_lib import notebook, plots
+from lagvae_lib.config.profiles import TABLE
+from lagvae_lib.data import family
 from lagvae_lib.notebook import display
 from lagvae_lib.notebook.released import Speaker, score, speaker
 from lagvae_lib.paper import rows, tables
@@ -137,11 +139,20 @@ def test_paper_departs_from_nothing():
 
 
 @pytest.mark.parametrize("profile", ["smoke", "quick", "scaled"])
-def test_every_departure_has_a_title_and_both_values(profile):
-    table = display.departures("yelp-small", profile)
-    assert (table["here"] != table["paper"]).all()
-    assert set(table["setting"]) <= set(display.TITLES.values())
-    assert table.set_index("setting").loc["LSTM", "paper"] == "1,024"
+@pytest.mark.parametrize("dataset", ["synthetic", "yelp-small", "omniglot-28"])
+def test_every_departure_has_a_title_and_both_values(dataset, profile):
+    if profile in TABLE[family(dataset)]:
+        table = display.departures(dataset, profile)
+        assert (table["here"] != table["paper"]).all() and table["setting"].is_unique
+        assert set(table["setting"]) <= set(display.TITLES.values())
+
+
+def test_departures_are_in_words():
+    assert display.departures("yelp-small", "scaled").set_index("setting").loc["LSTM", "paper"] == "1,024"
+    rules = display.departures("omniglot-28", "scaled").set_index("setting")
+    assert rules.loc["the rate may be halved while annealing"].tolist() == ["no", "yes"]
+    assert rules.loc["a bad epoch's validation loss is not below", "paper"] == "the best since the last halving"
+    assert rules.loc["MI that the aggressive stage's first epoch is compared with"].tolist() == ["nothing", "0.0"]
 
 
 def test_sentences_are_escaped():

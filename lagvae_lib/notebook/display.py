@@ -104,11 +104,15 @@ TITLES = {
     "model.kernels": "kernels of the decoder, from the image on",
     "model.channels": "channels of the decoder",
     "model.latent_maps": "maps that z becomes",
+    "model.count_unused": "masked weights count in the clipped norm",
+    "model.last_start": "first weights of the decoder's last hidden layer",
     "schedule.lr": "learning rate",
     "schedule.epoch_updates": "updates of an epoch",
     "schedule.max_epochs": "epochs, at most",
     "schedule.patience": "bad epochs before the rate is halved",
     "schedule.decay_from": "epoch from which the rate may be halved",
+    "schedule.reference": "a bad epoch's validation loss is not below",
+    "schedule.decay_in_ramp": "the rate may be halved while annealing",
     "evaluation.iw_samples": "samples of the NLL bound",
     "evaluation.iw_examples": "test examples of the NLL bound",
     "evaluation.mi_draws": "draws of z an example in MI",
@@ -117,16 +121,27 @@ TITLES = {
     "pretrain_epochs": "epochs of pretraining, where the method pretrains",
     "pseudo_inputs": "pseudo-inputs of the VampPrior",
     "window": "window of the inner loop's test of convergence",
+    "first_reference": "MI that the aggressive stage's first epoch is compared with",
     "stop_patience": "epochs of falling mutual information that end the aggressive stage",
 }
 OWN = ("evaluation.observe_every", "evaluation.observe_dense", "evaluation.probe")  # the paper names none of these
+
+
+WORDS = {
+    ("schedule.epoch_updates", None): "a whole pass",
+    ("first_reference", None): "nothing",
+    ("schedule.reference", "best"): "the run's best",
+    ("schedule.reference", "decay"): "the best since the last halving",
+    ("model.last_start", "torch"): "PyTorch's own",
+    ("model.last_start", "he"): "He et al. 2015",
+}
 
 
 def departures(dataset: str, profile: str) -> pd.DataFrame:
     """Each setting in which a profile departs from the paper: columns setting, here, paper."""
     here, paper = (_flat(asdict(TABLE[family(dataset)][name])) for name in (profile, "paper"))
     rows = [
-        (TITLES.get(name, name), _value(name, here[name]), _value(name, paper[name]))
+        (TITLES[name], _value(name, here[name]), _value(name, paper[name]))
         for name in here
         if here[name] != paper[name] and name not in OWN
     ]
@@ -143,8 +158,10 @@ def _flat(values: dict, prefix: str = "") -> dict:
 def _value(name: str, value) -> str:
     if isinstance(value, tuple):
         return " ".join(map(str, value))
-    if value is None:
-        return "a whole pass" if name == "schedule.epoch_updates" else "no limit"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if value is None or isinstance(value, str):
+        return WORDS.get((name, value), value or "no limit")
     return f"{value:,}" if isinstance(value, int) else str(value)
 
 
