@@ -17,7 +17,7 @@ from lagvae_lib.data import loading
 from lagvae_lib.data.sources import MissingData
 from lagvae_lib.inference.aggressive import Aggressive
 from lagvae_lib.names import UnknownName, choose
-from lagvae_lib.runs.record import auto_profile, folder_of
+from lagvae_lib.runs.record import as_json, auto_profile, folder_of
 
 
 def test_unknown_names_list_the_valid_ones_and_the_nearest():
@@ -165,11 +165,14 @@ def test_auto_loads_what_is_on_record_and_trains_quick_otherwise_whatever_the_de
     assert auto_profile("synthetic", ["vae"], [0]) == "paper"
     assert auto_profile("yelp", ["vae"], [0]) == "quick"
     for seed in (0, 1):
-        folder = folder_of(profiles.resolve("yelp-small", "vae", "scaled", seed))
+        config = profiles.resolve("yelp-small", "vae", "scaled", seed)
+        folder = folder_of(config)
         folder.mkdir(parents=True)
+        (folder / "config.json").write_text(json.dumps(as_json(config)))
         (folder / "metrics.json").write_text("{}")
     assert auto_profile("yelp", ["vae"], [0, 1]) == "scaled"
     assert auto_profile("yelp", ["vae"], [0, 1, 2]) == "quick"
+    assert auto_profile("yelp", ["vae"], [0, 1], "bfloat16") == "quick"  # nobody has hours of that on record
     assert auto_profile("yelp", ["vae", "aggressive"], [0]) == "quick"
     monkeypatch.setenv("LAGVAE_PROFILE", "smoke")
     assert auto_profile("yelp", ["vae"], [0]) == "smoke"

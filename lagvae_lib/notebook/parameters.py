@@ -18,7 +18,7 @@ from lagvae_lib.names import choose
 from lagvae_lib.notebook import cells
 from lagvae_lib.notebook.side_by_side import Job
 from lagvae_lib.numerics import PRECISIONS
-from lagvae_lib.runs.record import Run, auto_profile, folder_of
+from lagvae_lib.runs.record import Run, auto_profile, finished
 
 # What a parameter is made of. "words" and "numbers" are text with commas, or the list that YAML makes of it.
 KINDS = {
@@ -73,8 +73,7 @@ class Settings:
         """Whether the run is finished, so that `run` would load it. A user's own file is looked at by `run` alone."""
         if is_file(self.dataset):
             return False
-        config = resolve(resolve_name(self.dataset, self.profile), method, self.profile, seed, self.precision)
-        return (folder_of(config) / "metrics.json").exists()
+        return finished(resolve(resolve_name(self.dataset, self.profile), method, self.profile, seed, self.precision))
 
     def job(self, method: str, seed: int) -> Job:
         """The run as a process of its own."""
@@ -156,10 +155,10 @@ def _settled(values: dict) -> Settings:
     for name in named:
         find(name)
     seeds = _seeds(values)
-    profile = auto_profile(dataset, named, seeds) if asked == "auto" else asked
+    precision = choose(values.get("precision", "float32"), PRECISIONS, "precision")
+    profile = auto_profile(dataset, named, seeds, precision) if asked == "auto" else asked
     resolve_name(dataset, profile)
     device = choose_device(values.get("device", "auto"), dataset)
-    precision = choose(values.get("precision", "float32"), PRECISIONS, "precision")
     deterministic = values.get("deterministic", False)
     return Settings(values, dataset, chosen, seeds, profile, device, precision, deterministic)
 

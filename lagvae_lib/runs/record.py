@@ -171,7 +171,12 @@ def folder_of(config: Config) -> Path:
     return base / f"seed{config.seed}-{config_hash(config)}"
 
 
-def auto_profile(dataset: str, methods: Iterable[str], seeds: Iterable[int]) -> str:
+def finished(config: Config) -> bool:
+    """Whether the run is on record, so that it would be loaded and not trained."""
+    return (folder_of(config) / "metrics.json").exists()
+
+
+def auto_profile(dataset: str, methods: Iterable[str], seeds: Iterable[int], precision: str = "float32") -> str:
     """The profile that "auto" means: LAGVAE_PROFILE if that is set; for the toy `paper`, which fits any machine; else
     `scaled` where every one of these runs is on record, so that nothing needs to be trained, and `quick` otherwise.
 
@@ -182,8 +187,8 @@ def auto_profile(dataset: str, methods: Iterable[str], seeds: Iterable[int]) -> 
     if family(dataset) == "toy":
         return "paper"
     name, seeds = resolve_name(dataset, "scaled"), list(seeds)
-    configs = (resolve(name, method, "scaled", seed) for method in methods for seed in seeds)
-    recorded = not is_file(dataset) and all((folder_of(config) / "metrics.json").exists() for config in configs)
+    configs = (resolve(name, method, "scaled", seed, precision) for method in methods for seed in seeds)
+    recorded = not is_file(dataset) and all(map(finished, configs))
     return "scaled" if recorded else "quick"
 
 

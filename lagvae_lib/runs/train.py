@@ -55,7 +55,7 @@ def prepared(
     dataset: str, method: str, profile: str = "auto", seed: int = 0, precision: str = "float32"
 ) -> tuple[Config, Data]:
     """Configuration and data of a run from names alone."""
-    profile = auto_profile(dataset, [method], [seed]) if profile == "auto" else profile
+    profile = auto_profile(dataset, [method], [seed], precision) if profile == "auto" else profile
     config = resolve(resolve_name(dataset, profile), method, profile, seed, precision)
     loaded = load_data(dataset, config.data, profile=profile)
     return replace(config, dataset=loaded.name), loaded
