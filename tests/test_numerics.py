@@ -81,7 +81,7 @@ def test_notebooks_and_the_command_line_pass_it_on(monkeypatch):
 
 def decoders(nz: int, skip: bool = False) -> list[LSTMDecoder]:
     made = []
-    for recurrence in ("own", "cudnn"):
+    for recurrence in ("own", "torch"):
         torch.manual_seed(0)
         decoder = LSTMDecoder(50, nz, 12, 16, dropout=0.5, skip=skip)
         with torch.no_grad():

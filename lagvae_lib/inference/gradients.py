@@ -23,7 +23,11 @@ def zero_grad(parameters: list[torch.nn.Parameter]) -> None:
 
 def clip(parameters: list[torch.nn.Parameter], max_norm: float) -> Tensor:
     """Scale the gradients of `parameters` to a joint norm of at most `max_norm`; returns whether they passed it."""
-    return torch.nn.utils.clip_grad_norm_([*parameters, *_unused(parameters)], max_norm) > max_norm
+    held = [tensor for tensor in (*parameters, *_unused(parameters)) if tensor.grad is not None]
+    norm = torch.nn.utils.get_total_norm([tensor.grad for tensor in held])
+    if norm.device.type != "cpu" or not norm + 1e-6 <= max_norm:  # else the factor is 1, which a GPU had to wait to see
+        torch.nn.utils.clip_grads_with_norm_(held, max_norm, norm)
+    return norm > max_norm
 
 
 def share(count: Tensor, steps: int = 1) -> float | Tensor:

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from lagvae_lib.models.gaussian import DiagonalGaussian
 from lagvae_lib.models.ops import linear_cross_entropy, lower, lstm, lstm_step
 
+SMALL = 128  # hidden units up to which torch's recurrence is the faster on a processor where its weights are trained
 STATES = 2**26  # numbers in the hidden states that exist at once on a GPU without gradients: 256 MB
 TOKENS = 2048  # about as many are scored by one product with the vocabulary when there are no gradients
 
@@ -77,8 +78,8 @@ class LSTMDecoder(nn.Module):
     z sets the first cell state (c0 = W z, h0 = tanh c0) and stands beside the word in every step's input. That input's
     projection is linear, so z's share of it is one bias per sentence instead of a longer input at each step.
     precision: dtype of the products with the vocabulary (see `linear_cross_entropy`) and, on a GPU, of the recurrence.
-    recurrence: "own", `ops.lstm`, which shares what it can; "cudnn", torch's, a single launch on a GPU for all steps;
-        "auto": by device. skip: z reaches the output layer too, past the LSTM (Skip-VAE, Dieng et al. 2019).
+    recurrence: "own", `ops.lstm`, which shares what it can; "torch", `nn.LSTM`, a single call for all steps; "auto":
+        the faster of the two. skip: z reaches the output layer too, past the LSTM (Skip-VAE, Dieng et al. 2019).
     """
 
     def __init__(
@@ -96,7 +97,7 @@ class LSTMDecoder(nn.Module):
         self.precision: torch.dtype | None = None
         self.recurrence = "auto"
         self.embed = nn.Embedding(words, embedding)
-        self.lstm = nn.LSTM(embedding + nz, hidden)  # holds the parameters; `ops.lstm` runs the recurrence
+        self.lstm = nn.LSTM(embedding + nz, hidden)
         self.z_to_cell = nn.Linear(nz, hidden, bias=False) if nz else None
         self.z_to_output = nn.Linear(nz, hidden, bias=False) if skip else None
         self.vocabulary = nn.Linear(hidden, words, bias=False)
@@ -106,7 +107,7 @@ class LSTMDecoder(nn.Module):
     def log_prob(self, x: Tensor, z: Tensor | None) -> Tensor:
         """log p(x|z) in nats, [B, k] for x [B, T] and z [B, k, nz] (k = 1 and z None without a latent variable)."""
         samples = 1 if z is None else z.shape[1]
-        if not torch.is_grad_enabled() and self._fused(x):
+        if not torch.is_grad_enabled() and self._by_torch(x):
             return self._log_prob_pairs(x, z)
         if samples == 1 and torch.is_grad_enabled():
             return self._log_prob_whole(x, z if z is None else z[:, 0]).unsqueeze(1)
@@ -117,7 +118,7 @@ class LSTMDecoder(nn.Module):
     def _log_prob_whole(self, x: Tensor, z: Tensor | None) -> Tensor:
         """[B]: all steps in one backward pass, for training."""
         h0, c0, share = self.start(z, len(x))
-        if self._fused(x):
+        if self._by_torch(x):
             hidden = self._recur(x, z, h0, c0)  # [T-1, B, H]
         else:
             hidden = lstm(self._words(x[:, :-1].t()) + share.gates, self.lstm.weight_hh_l0, h0, c0)
@@ -125,8 +126,11 @@ class LSTMDecoder(nn.Module):
         nll = linear_cross_entropy(hidden, self.vocabulary.weight, target, precision=self.precision)
         return -nll.view(-1, len(x)).sum(0)
 
-    def _fused(self, x: Tensor) -> bool:
-        return self.recurrence == "cudnn" or (self.recurrence == "auto" and x.device.type == "cuda")
+    def _by_torch(self, x: Tensor) -> bool:
+        if self.recurrence != "auto":
+            return self.recurrence == "torch"
+        trains = torch.is_grad_enabled() and self.lstm.weight_hh_l0.requires_grad
+        return x.device.type == "cuda" or (trains and self.lstm.hidden_size <= SMALL)
 
     def _recur(self, x: Tensor, z: Tensor | None, h0: Tensor, c0: Tensor) -> Tensor:
         """Hidden states [T-1, B, H] by `self.lstm` itself, on words and z side by side."""
@@ -136,7 +140,7 @@ class LSTMDecoder(nn.Module):
         mode = self.lstm.training
         self.lstm.training = True  # else cuDNN keeps nothing for a backward pass; the layer has no dropout of its own
         try:
-            with lower(self.precision, x):
+            with lower(self.precision if x.is_cuda else None, x):
                 return self.lstm(inputs, (h0.unsqueeze(0), c0.unsqueeze(0)))[0].to(h0.dtype)
         finally:
             self.lstm.training = mode
