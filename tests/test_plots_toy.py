@@ -121,6 +121,23 @@ def test_half_steps_are_numbered_arrows_of_one_point():
     assert len(ends) == 4
 
 
+def test_the_numbers_of_moves_side_by_side_do_not_change_places():
+    iteration, after_inner = np.array([0, 0, 1, 1, 2]), np.array([0, 1, 0, 1, 0], dtype=bool)
+    x, y = np.array([[0.0], [0], [3], [3], [0]]), np.array([[-1.0], [0], [0], [0.2], [0.2]])  # 4 returns just above 2
+    (axis,) = figures.half_steps({"Aggressive": Trajectory(iteration, after_inner, x, y)}, first=0, moves=4).axes
+    height = {text.get_text(): text.xyann[1] for text in axis.texts if text.get_text()}
+    assert height["2"] < 0 < height["4"] and "3" not in height
+
+
+def test_moves_too_short_for_numbers_are_said_to_be():
+    iteration, after_inner = np.arange(5), np.zeros(5, dtype=bool)
+    still, wide = np.linspace(0, 0.2, 5)[:, None], np.linspace(0, 3, 5)[:, None]
+    paths = {name: Trajectory(iteration, after_inner, x, np.zeros((5, 1))) for name, x in (("a", still), ("b", wide))}
+    left, right = figures.half_steps(paths, first=0, moves=4).axes
+    assert [text.get_text() for text in left.texts if text.get_text()] == ["4 moves, the longest 0.05"]
+    assert [text.get_text() for text in right.texts if text.get_text()] == ["1", "2", "3", "4"]
+
+
 def test_the_first_frame_is_laid_out_like_the_last_and_nothing_comes_from_another_host():
     moving = figures.animation({label: of[:1] for label, of in RUNS.items()}, frames=3)
     html = figures.scrubber(moving)

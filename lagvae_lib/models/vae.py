@@ -1,7 +1,8 @@
 """A variational autoencoder from an encoder, a decoder and a prior, and an autoregressive model with the same face.
 
-What training asks of a model is `Trainable`: three methods. Anything that has them can be trained here, aggressively
-too (`lagvae_lib.inference.aggressive`).
+What Algorithm 1 asks of a model is `Trainable`: three methods. Anything that has them can be trained by
+`lagvae_lib.inference.aggressive` in a loop of one's own. The library's outer loop (`lagvae_lib.training`) validates
+too, for which it needs `encode`, `decoder` and `prior` besides, as `VAE` has them.
 """
 
 from collections.abc import Iterable
@@ -23,7 +24,7 @@ class Loss(NamedTuple):
 
 
 class Trainable(Protocol):
-    """All that the training loop and Algorithm 1 ask of a model."""
+    """All that Algorithm 1 and plain training ask of a model."""
 
     def loss(self, x: Tensor, kl_weight: float) -> Loss:
         """The objective to minimise, for each example of the batch x."""

@@ -21,6 +21,7 @@ from lagvae_lib.runs.record import Run, Trajectory
 
 PANELS = (0, 200, 1000, 3000, None)
 INNER, OUTER = COLOURS[2], COLOURS[1]
+SHORT = 0.13  # of half a panel: moves shorter than this have no number
 GIF_DPI = 72
 SYMBOLS = {  # of the scrubber's buttons, by the names that matplotlib gives them
     "minus": "−",
@@ -140,20 +141,39 @@ def _moves(path: Trajectory, first: int, moves: int) -> np.ndarray:
 
 
 def _numbered(axis: Axes, x: np.ndarray, y: np.ndarray, after_inner: np.ndarray) -> None:
-    """An arrow per move, its number at its middle; the start is a ring and the end a dot."""
+    """An arrow per move, its number beside its middle; the start is a ring and the end a dot. Numbers of moves that are
+    a small part of the panel would lie on each other: they have none, and a line of text says how long they are."""
     for line in ({"slope": 1}, {"xy2": (1, 0)}, {"xy2": (0, 1)}):
         axis.axline((0, 0), **line, color="0.7", linewidth=0.9, zorder=1)
     axis.plot(x[0], y[0], "o", color="black", markersize=9, fillstyle="none", zorder=4)
     axis.plot(x[-1], y[-1], "o", color="black", markersize=6, zorder=4)
+    lengths, short = np.hypot(np.diff(x), np.diff(y)), SHORT * axis.get_xlim()[1]
+    middles = np.stack([x[1:] + x[:-1], y[1:] + y[:-1]], axis=1) / 2
     for move in range(1, len(x)):
         tint, tail, tip = INNER if after_inner[move] else OUTER, (x[move - 1], y[move - 1]), (x[move], y[move])
         arrow = {"arrowstyle": "-|>", "color": tint, "linewidth": 2, "shrinkA": 0, "shrinkB": 0, "mutation_scale": 14}
         axis.annotate("", tip, tail, arrowprops=arrow, zorder=3)
-        if np.hypot(tip[0] - tail[0], tip[1] - tail[1]) < 0.05 * axis.get_xlim()[1]:
-            continue  # no room for a number
-        aside = {"xytext": (8, 0) if after_inner[move] else (0, 8 if move % 4 else -9), "textcoords": "offset points"}
-        middle = (tail[0] + tip[0]) / 2, (tail[1] + tip[1]) / 2
-        axis.annotate(str(move), middle, **aside, color=tint, fontweight="bold", ha="center", va="center", zorder=5)
+        if lengths[move - 1] < short:
+            continue
+        across = int(not after_inner[move])  # the coordinate that the move leaves alone
+        away = middles[after_inner[1:] == after_inner[move], across] - middles[move - 1, across]
+        aside = [0, 0]
+        aside[across] = -9 if away[np.abs(away) < short].sum() > 0 else 9  # away from a move that runs beside it
+        axis.annotate(
+            str(move),
+            middles[move - 1],
+            aside,
+            textcoords="offset points",
+            color=tint,
+            fontweight="bold",
+            ha="center",
+            va="center",
+            zorder=5,
+        )
+    if (lengths < short).all():
+        axis.text(
+            0.05, 0.95, f"{len(lengths)} moves, the longest {lengths.max():.2f}", transform=axis.transAxes, va="top"
+        )
 
 
 def _keys(extra: tuple[Line2D, ...] = ()) -> list[Line2D]:

@@ -262,7 +262,7 @@ def code_usage(runs: Mapping[str, Run]) -> Figure:
     right.set_ylim(-0.5, max([1, *(run.config["model"]["nz"] for run in runs.values())]) + 0.5)
     right.axvline(THRESHOLD, color="black", linestyle=":", linewidth=1, label=f"the paper's {THRESHOLD}")
     right.set(xscale="log", xlabel="threshold on the variance of the means", ylabel="active units")
-    right.legend()
+    figure.legend(*right.get_legend_handles_labels(), loc="outside lower center", ncols=5)
     return figure
 
 

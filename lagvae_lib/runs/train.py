@@ -78,7 +78,7 @@ def run(
     folder = folder_of(config)
     if (folder / "metrics.json").exists():
         return _loaded(folder, report)
-    with _held(folder, report), _threads_for(config), numerics(config.precision, deterministic):
+    with _held(folder, report), threads_for(config), numerics(config.precision, deterministic):
         if (folder / "metrics.json").exists():  # the process that held the run until now has finished it
             return _loaded(folder, report)
         atomic.write_json(folder / "config.json", as_json(config))
@@ -303,7 +303,7 @@ def _rounded(seconds: dict[str, float]) -> dict[str, float]:
 
 
 @contextmanager
-def _threads_for(config: Config) -> Iterator[None]:
+def threads_for(config: Config) -> Iterator[None]:
     """One thread for small models: a second makes them slower, and the numbers would depend on the machine's cores."""
     before = torch.get_num_threads()
     torch.set_num_threads(1 if config.model.small else before)
