@@ -247,7 +247,11 @@ def build_corpus(
     splits, cut_notes = _cut(splits, options)
     for split in SPLITS:
         if not splits[split]:
-            raise DataError(f"data set {name!r}: nothing is left in {split}; give a larger max_len or a larger file")
+            cut = f" once documents are cut to {options.max_len} words" if options.max_len else ""
+            raise DataError(
+                f"data set {name!r}: nothing is left in {split}{cut}; take a profile that cuts later (scaled, paper), "
+                "or give more documents that differ in their first words"
+            )
     vocab, rare = _vocabulary(splits, options.vocab_size, train_unknown)
     encoded = {split: [vocab.encode(d.words) for d in splits[split]] for split in SPLITS}
     labelled = all(d.label is not None for split in SPLITS for d in splits[split])
