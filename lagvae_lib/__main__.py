@@ -132,8 +132,15 @@ def _tables(args: argparse.Namespace) -> None:
     records = Records(choose(args.profile, PROFILES, "profile"))
     for path in report.write(records):
         print(path)
-    if paths.CHECKOUT:  # an installed library has no README to bring up to date
+    if not paths.CHECKOUT:  # an installed library has no README to bring up to date
+        return
+    if readme.shows(records):
         readme.update(records)
+    else:
+        print(
+            f"README.md is left as it is: it shows profile {readme.PROFILE} of {paths.ROOT / 'results'}",
+            file=sys.stderr,
+        )
 
 
 def _dataset(args: argparse.Namespace) -> str:

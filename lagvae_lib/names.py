@@ -25,14 +25,22 @@ def choose(name: str, valid: Iterable[str], what: str, listed: Iterable[str] | N
 
 
 def require(
-    owner: object, names: str, *, least: float | None = None, above: float | None = None, below: float | None = None
+    owner: object,
+    names: str,
+    *,
+    least: float | None = None,
+    above: float | None = None,
+    below: float | None = None,
+    whole: bool = False,
 ):
     """Check fields of a value (names with spaces between) against a range; None passes.
 
-    Raises BadValue, which says the range, for what lies outside it or is not a number.
+    Raises BadValue, which says the range, for what lies outside it or is not a number (`whole`: not a whole one).
     """
     for name in names.split():
         value = getattr(owner, name)
+        if value is not None and (not isinstance(value, (int, float)) or (whole and int(value) != value)):
+            raise BadValue(f"{name} must be a {'whole ' * whole}number, not {value!r}")
         # in this form a nan is refused too
         inside = value is None or (
             (least is None or value >= least) and (above is None or value > above) and (below is None or value < below)

@@ -1,6 +1,6 @@
 """What a training loop of one's own needs beside Algorithm 1: further minibatches, and the mutual information."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -15,12 +15,23 @@ def minibatches(loader: Iterable) -> Callable[[], Any]:
     loader: a DataLoader, which is gone through again and again (shuffle it), or a list of batches, of which one is
     chosen at random each time. What a batch is does not matter. Raises BadModel where there is nothing to draw.
     """
+    _must_hold_batches(loader, "minibatches()")
     if isinstance(loader, Sequence):
         if not loader:
             raise BadModel("minibatches() was given an empty list")
         return lambda: loader[int(torch.randint(len(loader), ()))]
     stream = _forever(loader)
     return lambda: next(stream)
+
+
+def _must_hold_batches(batches: object, what: str) -> None:
+    """Raises BadModel for what would be gone through example by example, or not at all."""
+    of_examples = isinstance(batches, (torch.Tensor, str, bytes, Mapping)) or hasattr(batches, "__array__")
+    of_examples |= isinstance(batches, torch.utils.data.Dataset) and hasattr(batches, "__getitem__")
+    if of_examples or not isinstance(batches, Iterable):
+        raise BadModel(
+            f"{what} was given a {type(batches).__name__}; give batches: a DataLoader, or a list such as x.split(50)"
+        )
 
 
 def _forever(loader: Iterable) -> Iterator:
@@ -47,6 +58,7 @@ def mutual_information(model, batches: Iterable, generator: torch.Generator | No
         raise BadModel(
             f"{type(model).__name__} has no encode(x); let it return mu and logvar of q(z|x), [batch, nz] each"
         )
+    _must_hold_batches(batches, "mutual_information()")
     training = getattr(model, "training", False)
     if training:
         model.eval()
@@ -57,11 +69,21 @@ def mutual_information(model, batches: Iterable, generator: torch.Generator | No
             model.train()
     if not pairs:
         raise BadModel("mutual_information() was given no batches; a loader that is at its end cannot be used again")
+    if max(len(part) for part, _ in pairs) == 1:
+        raise BadModel("mutual_information() was given batches of one example, of which no estimate is above 0")
     mu, logvar = (torch.cat(parts) for parts in zip(*pairs, strict=True))
     generator = generator or torch.Generator().manual_seed(0)  # training's own random numbers stay what they are
     return paper_estimate(mu, logvar, [len(part) for part, _ in pairs], generator)
 
 
 def _moments(q) -> tuple[torch.Tensor, torch.Tensor]:
-    mu, logvar = (q.mu, q.logvar) if hasattr(q, "mu") else q
+    pair = (q.mu, q.logvar) if hasattr(q, "mu") and hasattr(q, "logvar") else q
+    if not isinstance(pair, (tuple, list)) or len(pair) != 2 or not all(isinstance(p, torch.Tensor) for p in pair):
+        raise BadModel(
+            f"encode(x) returned a {type(q).__name__}; return the two tensors mu and logvar, [batch, nz] each"
+        )
+    mu, logvar = pair
+    if mu.ndim != 2 or mu.shape != logvar.shape:
+        shapes = f"{tuple(mu.shape)} and {tuple(logvar.shape)}"
+        raise BadModel(f"encode(x) returned tensors of shape {shapes}; mu and logvar are [batch, nz] each")
     return mu, logvar

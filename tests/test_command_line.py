@@ -174,3 +174,46 @@ def test_a_record_without_a_commit_says_so(notes, capsys, monkeypatch):
     monkeypatch.setattr("lagvae_lib.runs.train._git", lambda *arguments: None)
     assert main(["run", notes, "vae", "--profile", "smoke"]) == 0
     assert "git names no commit here" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("given", [("--examples", "0"), ("--examples", "1"), ("--steps", "1"), ("--chains", "-1")])
+def test_an_ais_check_of_nothing_is_refused(capsys, given):
+    assert f"{given[0][2:]} must be at least" in one_line(capsys, "ais", "grammar", "vae", "--profile", "smoke", *given)
+
+
+def test_an_ais_check_of_a_run_that_was_never_trained_says_so(capsys):
+    said = one_line(capsys, "ais", "grammar", "vae", "--profile", "smoke", "--seed", "77")
+    assert said.endswith(
+        "weights.safetensors is not there: the run is to be trained first, by `python -m lagvae_lib run ...`"
+    )
+
+
+def test_documents_that_are_alike_where_the_profile_cuts_them(tmp_path, capsys):
+    rows = ["the same words " * 8 + str(i) for i in range(60)]
+    said = one_line(capsys, "run", write(tmp_path / "alike.txt", rows), "vae", "--profile", "smoke")
+    assert "once documents are cut to 12 words; take a profile that cuts later" in said
+
+
+def test_knobs_that_are_refused_by_their_own_class_end_in_one_line(capsys):
+    said = one_line(capsys, "run", "grammar", "aggressive+inner_test=gain+window=1", "--profile", "smoke")
+    assert "at least 2 steps" in said
+
+
+def test_tables_of_other_records_leave_the_checkout_s_pages_as_they_are(capsys):
+    """Of another folder or profile: README shows the committed evidence."""
+    from lagvae_lib import paths
+
+    pages = [paths.ROOT / "README.md", paths.ROOT / "results" / "README.md"]
+    before = [page.read_bytes() for page in pages]
+    for profile in ("scaled", "smoke"):
+        assert main(["tables", "--profile", profile]) == 0
+        assert "README.md is left as it is: it shows profile scaled of" in capsys.readouterr().err
+    assert [page.read_bytes() for page in pages] == before
+
+
+def test_the_checkout_s_own_records_are_what_its_pages_show(monkeypatch):
+    from lagvae_lib.paper import readme
+    from lagvae_lib.runs.record import Records
+
+    monkeypatch.delenv("LAGVAE_RESULTS")
+    assert readme.shows(Records("scaled")) and not readme.shows(Records("quick"))

@@ -413,7 +413,7 @@ def nan_array():
         (bad_array(nan_array()), "NaN"),
         (bad_array(grey(40).numpy() * 2), "values from .* to 1.99"),
         (bad_array(np.zeros((40, 27, 28))), "shape"),
-        (bad_array(np.array([{"a": 1}], dtype=object)), "without pickles"),
+        (bad_array(np.array([{"a": 1}], dtype=object)), "holds Python objects"),
         (bad_array(np.array(["a"] * 40)), "numbers"),
         (lambda tmp_path: tmp_path / "absent.npy", "does not exist"),
     ],

@@ -115,6 +115,8 @@ def test_cells_without_any_source_are_read_by_the_known_names():
     exec("metods: str = 'vae'", names)
     with pytest.raises(BadParameter, match="'metods'; did you mean 'methods'"):
         notebook.settings(names)
+    exec("del metods", names)
+    assert notebook.settings(names).methods == ("vae", "aggressive")
 
 
 @pytest.mark.parametrize(

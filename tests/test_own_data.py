@@ -287,3 +287,187 @@ def test_paths_are_expanded(tmp_path, monkeypatch):
     assert paths.results_dir() == tmp_path / "res"
     with pytest.raises(BadValue, match="no path that can be used"):
         paths.absolute("~nobody-of-this-name/a")
+
+
+# -- further forms of what people have --------------------------------------------------------------------------------
+
+
+def of_two(form, first=None):
+    """A file of 120 lines with two classes."""
+    rows = [form.format(i=i, two=i % 2, name=["neg", "pos"][i % 2], text=text) for i, text in enumerate(lines(120))]
+    return ([first] if first else []) + rows
+
+
+@pytest.mark.parametrize(
+    ("rows", "says"),
+    [
+        (of_two("{two},{text}", "label,text"), "--label-column label"),  # CSV without a quote
+        (of_two('"{text}, yes",{name}', "text,label"), "--label-column label"),
+        (of_two("{text}\t{name}"), "--label-column 2"),
+        (of_two('{two};"{text}"', "label;text"), "--label-column label"),
+        (of_two("{two}|{text}"), "between bars"),
+        (of_two("{i}\t{two}\t{text}", "id\tlabel\ttext"), "--label-column label"),
+        (of_two("-{two} {text}"), "what looks like a label (-0, -1)"),
+        (of_two("{two}.0 {text}"), "(0.0, 1.0)"),
+        (of_two("{name} {text}"), "(neg, pos)"),
+        (of_two("{name}: {text}"), "(neg:, pos:)"),
+        (of_two("<p>{text}</p>"), "HTML or XML"),
+        (of_two("<s> {text} </s>"), "120 of the first 120 lines hold <s>, </s> or <pad>"),
+    ],
+)
+def test_further_labels_and_marks_are_said(tmp_path, rows, says):
+    assert says in " ".join(warnings(user_corpus(write(tmp_path / "a.txt", rows)).notes))
+
+
+@pytest.mark.parametrize("rows", [of_two("{text}"), of_two("  {text}, it is said  "), of_two("{text} <unk> N")])
+def test_plain_texts_have_no_such_warning(tmp_path, rows):
+    assert not [said for said in warnings(user_corpus(write(tmp_path / "a.txt", rows)).notes) if "label" in said]
+
+
+@pytest.mark.parametrize(
+    ("rows", "column"),
+    [
+        (of_two("{two},{text}", "label,text"), "label"),
+        (of_two('{two};"{text}"', "label;text"), "label"),
+        (of_two("{two}|{text}"), "1"),
+        (of_two("{text}\t{two}"), "2"),
+        (of_two('{two},"{text}\nand a second line"', "label,text"), "label"),
+    ],
+)
+def test_labels_are_read_from_each_of_these_forms(tmp_path, rows, column):
+    corpus = user_corpus(write(tmp_path / "a.txt", rows), label_column=column)
+    assert corpus.label_names == ("0", "1")
+    assert {"label", "text", "0,", ";"}.isdisjoint(corpus.vocab.words)
+    longest = max(len(sentence) for split in corpus.splits.values() for sentence in split)
+    assert longest == 12 + 4 * ("second" in corpus.vocab.ids)  # a quoted line end stands between two words
+
+
+def test_a_column_of_many_values_and_a_header_that_is_read_as_one_are_said(tmp_path):
+    rows = of_two("{i}\t{two}\t{text}", "id\tlabel\ttext")
+    said = " ".join(warnings(user_corpus(write(tmp_path / "a.tsv", rows), label_column="2").notes))
+    assert "line 1 looks like a header" in said and "--label-column label" in said
+    said = " ".join(warnings(user_corpus(write(tmp_path / "a.tsv", rows), label_column="id").notes))
+    assert "120 different values in 120 documents: no class" in said
+    rows = [*of_two('{two},"{text}"'), '1,"a quote that stays open', *of_two("{two},{text}")]
+    with pytest.raises(DataError, match="never closed"):
+        user_corpus(write(tmp_path / "a.csv", rows), label_column="1")
+
+
+def test_empty_lines_are_left_out_and_counted(tmp_path):
+    plain = user_corpus(write(tmp_path / "a.txt", lines(100)))
+    spaced = user_corpus(write(tmp_path / "b.txt", lines(100), end="\n\n  \n"))
+    assert spaced.splits == plain.splits
+    assert "200 empty lines are left out" in spaced.notes
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "[\n" + ",\n".join(f'"{row}"' for row in lines(60)) + "\n]",
+        "[\n" + ",\n".join(f'  {{\n    "text": "{row}",\n    "stars": 3\n  }}' for row in lines(60)) + "\n]",
+    ],
+)
+def test_json_over_several_lines_is_refused(tmp_path, content):
+    (tmp_path / "a.json").write_text(content)
+    with pytest.raises(DataError, match="holds JSON"):
+        user_corpus(tmp_path / "a.json")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "says"),
+    [
+        ("a.docx", b"PK\x03\x04" + bytes(200), "a ZIP archive or an office document; unpack or export it first"),
+        ("a.txt.gz", gzip.compress("\n".join(lines(60)).encode()), "packed by gzip"),
+        ("a.pdf", b"%PDF-1.5\n\xe2\xe3", "is a PDF"),
+        ("a.rtf", b"{\\rtf1\\ansi\nx\n", "in RTF"),
+        ("a.h5", b"\x89HDF\r\n\x1a\n", "HDF5"),
+        ("train-labels-idx1-ubyte", struct.pack(">II", 2049, 60) + bytes(60), "file of labels"),
+    ],
+)
+def test_files_that_are_no_text_are_called_what_they_are(tmp_path, name, content, says):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(DataError, match=says):
+        prepared(str(tmp_path / name), "vae", "smoke", 0)
+
+
+def test_what_can_be_read_only_once_is_refused_before_anything_is_read(tmp_path):
+    import os
+    import threading
+
+    os.mkfifo(tmp_path / "pipe.txt")
+    keeper = threading.Thread(target=lambda: os.close(os.open(tmp_path / "pipe.txt", os.O_RDWR | os.O_NONBLOCK)))
+    keeper.start()
+    for path in (tmp_path / "pipe.txt", "/dev/null"):
+        with pytest.raises(DataError, match="is a pipe or a device"):
+            prepared(str(path), "vae", "smoke", 0)
+    keeper.join()
+    with pytest.raises(DataError, match=r"https://example\.org/a\.txt is an address"):
+        prepared("https://example.org/a.txt", "vae", "smoke", 0)
+
+
+def test_a_label_column_is_none_of_images(tmp_path):
+    np.save(tmp_path / "mine.npy", drawings(40))
+    with pytest.raises(DataError, match=r"mine\.npy holds images, which have no label column"):
+        prepared(f"{tmp_path / 'mine.npy'}+label_column=1", "vae", "smoke", 0)
+
+
+def test_unknown_words_that_the_profile_makes_are_said_to_be_the_profile_s(tmp_path):
+    rows = [f"{row} {' '.join(f'w{i % 40}x{k}' for k in range(9))}" for i, row in enumerate(lines(200))]
+    said = " ".join(warnings(user_corpus(write(tmp_path / "a.txt", rows), vocab_size=40).notes))
+    assert "a profile with a larger vocabulary would mend that" in said
+
+
+def test_zero_and_one_in_bytes_are_paper_and_ink(tmp_path):
+    ones = (drawings(60) > 0).astype(np.uint8)
+    for name, images in (("u8.npy", ones), ("i32.npy", ones.astype(np.int32)), ("b.npy", ones > 0)):
+        np.save(tmp_path / name, images)
+    a, b, c = (image_set(str(tmp_path / name)).splits["train"] for name in ("u8.npy", "i32.npy", "b.npy"))
+    assert torch.equal(a, b) and torch.equal(a, c) and float(a.max()) == 1
+
+
+def test_faint_images_are_said(tmp_path):
+    """Scikit-learn's digits go from 0 to 16: as bytes they look like grey values up to 255."""
+    np.save(tmp_path / "faint.npy", np.repeat(drawings(60) // 16, 1, axis=0) + np.uint8(2))
+    assert "images are faint" in " ".join(warnings(image_set(str(tmp_path / "faint.npy")).notes))
+
+
+def folder_of(path, names, images):
+    for name, image in zip(names, images, strict=True):
+        (path / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(path / name)
+    return str(path)
+
+
+def test_folders_of_splits_hidden_copies_and_repeated_classes(tmp_path):
+    images = drawings(80)
+    splits = folder_of(tmp_path / "a", [f"{'test' if i % 5 == 0 else 'train'}/{i}.png" for i in range(80)], images)
+    assert "the folders test, train are no splits here" in " ".join(warnings(image_set(splits).notes))
+    hidden = [f"{'.ipynb_checkpoints/' if i < 40 else ''}{i}.png" for i in range(80)]
+    found = image_set(folder_of(tmp_path / "b", hidden, images))
+    assert sum(map(len, found.splits.values())) == 40 and found.labels is None
+    assert "are ignored: 40 .png" in " ".join(warnings(found.notes))
+    twice = folder_of(tmp_path / "c", [f"{name}/{i}.png" for name in "xy" for i in range(40)], [*images[:40]] * 2)
+    assert image_set(twice).labels is None  # each image is in both classes, and the first alone is kept
+    (tmp_path / "b" / "broken.png").symlink_to(tmp_path / "nowhere.png")
+    assert prepared(str(tmp_path / "b"), "vae", "smoke", 0)
+
+
+@pytest.mark.parametrize(
+    ("name", "make", "says"),
+    [
+        ("one.png", lambda p: Image.fromarray(drawings(1)[0]).save(p), "is one image; give the folder"),
+        ("text.npy", lambda p: p.write_text("hello\n" * 50), "it holds Python objects, or is none"),
+        ("bmp", lambda p: folder_of(p, ["1.bmp", "2.bmp"], drawings(2)), r"there are: 2 \.bmp"),
+        (
+            "cut",
+            lambda p: (p.mkdir(), (p / "1.png").write_bytes(b"\x89PNG\r\n\x1a\n")),
+            r"1\.png is not a readable PNG",
+        ),
+        ("float.npy", lambda p: np.save(p, drawings(40).astype(float)), "divide by the highest"),
+    ],
+)
+def test_images_that_cannot_be_read_are_refused_in_plain_words(tmp_path, name, make, says):
+    make(tmp_path / name)
+    with pytest.raises(DataError, match=says) as error:
+        image_set(str(tmp_path / name))
+    assert "allow_pickle" not in str(error.value) and " object at " not in str(error.value)

@@ -239,3 +239,150 @@ def test_no_method_of_the_library_is_refused():
 
     for method in ("vae", "bn-vae", "delta-vae", "skip-vae", "cnn-vae", "free-bits"):
         assert all(halves(build_model(tiny_config(method), tiny_data())))
+
+
+# -- loops that are nearly right --------------------------------------------------------------------------------------
+
+
+def refused(says, model=None, **given):
+    with pytest.raises(BadModel, match=says):
+        step(model or Own(), **given)
+
+
+@pytest.mark.parametrize("half", ["encoder", "decoder"])
+def test_an_optimiser_that_lacks_a_part_of_its_half_is_refused(half):
+    model = Own()
+    parts = {name: list(getattr(model, f"{name}_parameters")()) for name in ("encoder", "decoder")}
+    parts[half] = parts[half][:1]
+    refused(f"the {half}'s optimiser lacks parameters", model, optimisers=Optimisers(*map(sgd, parts.values())))
+    parts = {name: list(getattr(model, f"{name}_parameters")()) for name in ("encoder", "decoder")}
+    grouped = [torch.optim.SGD([{"params": p[:1], "lr": 0.1}, {"params": p[1:]}], 0.01) for p in parts.values()]
+    assert step(model, optimisers=Optimisers(*grouped)).inner_steps > 1
+
+
+def test_optimisers_that_algorithm_1_cannot_use_are_refused():
+    model = Own()
+    halves = [list(model.encoder_parameters()), list(model.decoder_parameters())]
+    refused("LBFGS evaluates the loss several times", model, optimisers=Optimisers(*map(torch.optim.LBFGS, halves)))
+    refused("is no optimiser", model, optimisers=Optimisers(torch.optim.SGD, torch.optim.Adam))
+    refused("is no optimiser", optimisers=Optimisers(*(torch.optim.lr_scheduler.StepLR(o, 1) for o in pair(model))))
+    made = pair(model)
+    model.first = nn.Linear(6, 8)
+    refused("parameters that this model does not have", model, optimisers=made)
+    for algorithm in (torch.optim.Adam, torch.optim.AdamW, torch.optim.RMSprop):
+        fresh = Own()
+        assert step(fresh, optimisers=Optimisers(*(algorithm(list(p)) for p in both(fresh)))).inner_steps > 1
+
+
+def both(model):
+    return model.encoder_parameters(), model.decoder_parameters()
+
+
+@pytest.mark.parametrize(
+    ("form", "says"),
+    [
+        (lambda a, b, c: Loss(a.mean(), b, c), r"a loss of shape \(\)"),
+        (lambda a, b, c: Loss(a[:, None], b, c), r"a loss of shape \(8, 1\)"),
+        (lambda a, b, c: Loss(a, b[:4], c), r"of shape \(8,\)"),
+        (lambda a, b, c: Loss(a, b, None), "a kl that is a NoneType"),
+        (lambda a, b, c: Loss(a.mean().item(), b, c), "a loss that is a float"),
+        (lambda a, b, c: Loss(a.round().int(), b, c), "torch.int32"),
+        (lambda a, b, c: Loss(a.detach(), b, c), "a loss without a gradient"),
+    ],
+)
+def test_terms_of_a_loss_that_are_not_one_number_for_each_example_are_refused(form, says):
+    refused(says, Own(form=form))
+
+
+def test_halves_that_are_no_parameters_or_cannot_move_are_refused():
+    for given, says in (
+        (lambda model: model.first.named_parameters(), "gives a tuple"),
+        (lambda model: model.first, "gives a Linear"),
+    ):
+        model = Own()
+        optimisers = pair(model)
+        model.encoder_parameters = lambda model=model, given=given: given(model)
+        refused(says, model, optimisers=optimisers)
+    model = Own()
+    for parameter in model.encoder_parameters():
+        parameter.requires_grad = False
+    refused("the inner loop could move nothing", model)
+    with torch.no_grad():
+        refused("a loss without a gradient")
+
+
+@pytest.mark.parametrize("draw", [[X], X, None, iter([X]), torch.utils.data.DataLoader(X, 8)])
+def test_a_draw_that_is_no_function_is_refused(draw):
+    refused(r"which cannot be called; give lagvae_lib\.minibatches", draw=draw)
+
+
+@pytest.mark.parametrize("units", [8, lambda x: 0, lambda x: -8, lambda x: None, lambda x: math.nan, lambda x: X])
+def test_units_that_are_no_size_are_refused(units):
+    model, algorithm = Own(), Aggressive()
+    with pytest.raises(BadModel, match="units"):
+        algorithm.step(model, Batch(X[:8], lambda: X[8:16], units=units), pair(model), algorithm.begin())
+    counted = Batch(X[:8], lambda: X[8:16], units=lambda x: torch.tensor(len(x)))
+    assert algorithm.step(model, counted, pair(model), algorithm.begin()).inner_steps > 1
+
+
+@pytest.mark.parametrize("state", [None, {}, Aggressive()])
+def test_a_state_that_begin_did_not_give_is_refused(state):
+    model = Own()
+    with pytest.raises(BadModel, match=r"give what begin\(\) returned"):
+        Aggressive().step(model, Batch(X[:8], lambda: X[8:16]), pair(model), state)
+
+
+def test_a_plain_step_checks_its_loss_before_anything_moves():
+    model, x = Own(), X[:8] * math.nan
+    before = [p.detach().clone() for p in model.parameters()]
+    with pytest.raises(Diverged, match="after the aggressive stage"):
+        Aggressive().step(model, Batch(x, lambda: X), pair(model), Aggressive().begin() | {"aggressive": False})
+    assert all(torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
+    with pytest.raises(Diverged):
+        Aggressive().epoch_end(Aggressive().begin() | {"aggressive": False}, math.nan)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [X, X.numpy(), torch.utils.data.TensorDataset(X), {"x": X}, "abc", None, lambda: X],
+    ids=lambda x: type(x).__name__,
+)
+def test_what_holds_no_batches_is_refused(given):
+    for use in (minibatches, lambda batches: mutual_information(Own(), batches)):
+        with pytest.raises(BadModel, match="give batches: a DataLoader, or a list"):
+            use(given)
+
+
+@pytest.mark.parametrize(
+    ("encode", "says"),
+    [
+        (lambda x: torch.distributions.Normal(x, 1.0), "returned a Normal"),
+        (lambda x: x, "returned a Tensor"),
+        (lambda x: (x, x, x), "returned a tuple"),
+        (lambda x: {"mu": x, "logvar": x}, "returned a dict"),
+        (lambda x: (x[:, 0], x[:, 0]), r"of shape \(16,\) and \(16,\)"),
+        (lambda x: (x, x[:, :2]), r"of shape \(16, 6\) and \(16, 2\)"),
+    ],
+)
+def test_an_encode_of_another_form_is_refused(encode, says):
+    model = Own()
+    model.encode = encode
+    with pytest.raises(BadModel, match=says):
+        mutual_information(model, X.split(16))
+    with pytest.raises(BadModel, match="batches of one example"):
+        mutual_information(Own(), X.split(1))
+
+
+def test_an_mi_that_is_no_number_and_knobs_of_another_type_are_refused():
+    algorithm = Aggressive()
+    assert algorithm.epoch_end(algorithm.begin(), torch.tensor(0.5))["reference_mi"] == 0.5
+    with pytest.raises(BadModel, match="mi is None"):
+        algorithm.epoch_end(algorithm.begin(), None)
+    for knobs, says in (
+        ({"window": "15"}, "window must be a whole number, not '15'"),
+        ({"window": 2.5}, "window must be a whole number, not 2.5"),
+        ({"max_norm": "5"}, "max_norm must be a number"),
+        ({"inner_test": "gain", "window": 1}, "at least 2 steps"),
+    ):
+        with pytest.raises(UserError, match=says):
+            Aggressive(**knobs)

@@ -73,6 +73,8 @@ def _holds_images(path: Path) -> bool:
         path = absolute(path)
         if path.is_dir() or path.suffix.lower() == ".gz":
             return path.is_dir() or "idx" in path.name
+        if not path.is_file():  # what is read from a pipe is gone
+            return False
         with open(path, "rb") as f:
             return f.read(8).startswith(MAGIC)
     except (OSError, BadValue):

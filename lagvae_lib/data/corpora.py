@@ -158,7 +158,7 @@ def user_corpus(
     file that will not do, ValueError for bad options.
     """
     path, options = absolute(path), Options(max_len, min(vocab_size or MAX_VOCABULARY, MAX_VOCABULARY), sizes)
-    documents, names, warnings = _users_documents(path, label_column)
+    documents, names, warnings = columns.documents(path, label_column)
     distinct = len({d.words for d in documents})
     if distinct < MIN_DOCUMENTS:
         raise DataError(f"{path} holds {distinct} different documents; give at least {MIN_DOCUMENTS}, one on each line")
@@ -171,21 +171,6 @@ def user_corpus(
     source = f"the user's own file {path.name}, sha256 {sha256}"
     corpus = build_corpus(name, splits, options, source=source, notes=[*notes, *warnings], train_unknown=True)
     return replace(corpus, label_names=names)
-
-
-def _users_documents(path: Path, label_column: str | None) -> tuple[list[Document], tuple[str, ...], list[str]]:
-    """The documents that are not empty, the labels' names, and warnings about what the file looks like."""
-    lines = read_lines(path)
-    if label_column is None:
-        return [plain_document(line) for line in lines], (), columns.suspicions(lines, str(path))
-    documents, names = columns.labelled(lines, label_column, str(path))
-    kept = [document for document in documents if document.words]
-    counts = Counter(names[document.label] for document in kept)
-    said = ", ".join(f"{name} {count:,}" for name, count in counts.most_common(10))
-    notes = [f"column {label_column} is the label and no text; {len(names)} values: {said}"]
-    if len(kept) < len(documents):
-        notes.append(f"warning: {len(documents) - len(kept):,} lines have a label and no text, and are left out")
-    return kept, names, notes
 
 
 def _file_sha256(path: Path, label_column: str | None) -> str:
@@ -262,13 +247,22 @@ def build_corpus(
     splits, cut_notes = _cut(splits, options)
     for split in SPLITS:
         if not splits[split]:
-            raise DataError(f"data set {name!r}: nothing is left in {split}; give a larger max_len or a larger file")
+            cut = f" once documents are cut to {options.max_len} words" if options.max_len else ""
+            raise DataError(
+                f"data set {name!r}: nothing is left in {split}{cut}; take a profile that cuts later (scaled, paper), "
+                "or give more documents that differ in their first words"
+            )
     vocab, rare = _vocabulary(splits, options.vocab_size, train_unknown)
     encoded = {split: [vocab.encode(d.words) for d in splits[split]] for split in SPLITS}
     labelled = all(d.label is not None for split in SPLITS for d in splits[split])
     labels = {split: [d.label for d in splits[split]] for split in SPLITS} if labelled else None
     unknown = np.concatenate([s[1:-1] for s in encoded["test"]]) == UNKNOWN
-    notes = (*notes, *cut_notes, *rare, *_said_of_unknown(name, float(unknown.mean())))
+    notes = (
+        *notes,
+        *cut_notes,
+        *rare,
+        *_said_of_unknown(name, float(unknown.mean()), len(vocab) == options.vocab_size),
+    )
     return Corpus(name, vocab, encoded, labels, content_hash(vocab, encoded), stand_in, source, notes)
 
 
@@ -293,15 +287,16 @@ def _vocabulary(splits: Splits, size: int | None, train_unknown: bool) -> tuple[
     return vocab, [said] if new else []
 
 
-def _said_of_unknown(name: str, share: float) -> list[str]:
-    """What is said of the share of test's words that are `<unk>`."""
+def _said_of_unknown(name: str, share: float, capped: bool) -> list[str]:
+    """What is said of the share of test's words that are `<unk>`. capped: the vocabulary is as large as it may be."""
     said = f"{share:.1%} of the words of test are unknown"
     if share >= HOPELESS:
         raise DataError(
             f"data set {name!r}: {said}, so a model of its words would learn nothing; words stand between spaces: put "
             "some between the words (or the characters) of a language that is written without, or give more text"
         )
-    return [said if share < SPARSE else f"warning: {said}; more text, or fewer different words, would mend that"]
+    mend = "a profile with a larger vocabulary would mend that" if capped else "more text would mend that"
+    return [said if share < SPARSE else f"warning: {said}; {mend}"]
 
 
 def _cut(splits: Splits, options: Options) -> tuple[Splits, list[str]]:

@@ -21,6 +21,7 @@ from lagvae_lib.data.sources import DataError
 
 SIZE = 28
 PICTURES = (".png", ".jpg", ".jpeg")
+SPLIT_NAMES = ("train", "training", "valid", "validation", "val", "test", "testing")
 # What damaged archives, arrays and PNGs raise; RuntimeError is zipfile's for a member that claims to be encrypted
 DAMAGE = (OSError, ValueError, KeyError, EOFError, SyntaxError, RuntimeError, zipfile.BadZipFile, zlib.error)
 
@@ -44,7 +45,10 @@ def checked(grey: Tensor, what: str) -> Tensor:
         raise DataError(f"{what} holds NaN; grey values lie between 0 and 1")
     low, high = float(grey.min()), float(grey.max())
     if low < 0 or high > 1:
-        raise DataError(f"{what} holds values from {low:g} to {high:g}; grey values lie between 0 (paper) and 1 (ink)")
+        raise DataError(
+            f"{what} holds values from {low:g} to {high:g}; grey values lie between 0 (paper) and 1 (ink), or are "
+            "whole numbers up to 255: subtract the lowest, and divide by the highest"
+        )
     return grey
 
 
@@ -75,7 +79,7 @@ def _grey(images: Tensor) -> Tensor:
     """Floats, those of whole numbers between 0 and 255 divided by 255."""
     whole = not images.is_floating_point() and images.dtype != torch.bool
     bytes_ = whole and images.numel() and 1 < int(images.max()) <= 255
-    return images.float() / 255 if images.dtype == torch.uint8 or bytes_ else images.float()
+    return images.float() / 255 if bytes_ else images.float()
 
 
 def _reduced_to_size(images: Tensor) -> Tensor:
@@ -123,9 +127,11 @@ def from_array(path: Path) -> Tensor:
 
     Raises DataError.
     """
+    if path.suffix.lower() in PICTURES or _begins_as(path, b"\x89PNG") or _begins_as(path, b"\xff\xd8\xff"):
+        raise DataError(f"{path} is one image; give the folder in which all of them lie")
     if path.suffix.lower() in (".pt", ".pth"):
         return square(_only_tensor(path), str(path))
-    values = _idx(path) if _begins_as_idx(path) else _array(path)
+    values = _idx(path) if _begins_as(path, IDX) else _array(path)
     if values.dtype.kind not in "buif":
         raise DataError(f"{path} holds values of type {values.dtype}; grey values are numbers")
     if values.dtype != np.uint8:
@@ -156,10 +162,10 @@ def _opened(path: Path):
     return gzip.open(path) if path.suffix.lower() == ".gz" else open(path, "rb")
 
 
-def _begins_as_idx(path: Path) -> bool:
+def _begins_as(path: Path, beginning: bytes) -> bool:
     try:
         with _opened(path) as f:
-            return f.read(4) == IDX
+            return f.read(len(beginning)) == beginning
     except DAMAGE as error:
         raise DataError(f"{path} cannot be read: {error}") from None
 
@@ -184,7 +190,10 @@ def _array(path: Path) -> np.ndarray:
                 return loaded[loaded.files[0]]
             names = ", ".join(loaded.files)
     except DAMAGE as error:
-        raise DataError(f"{path} cannot be read as an array without pickles ({error})") from None
+        why = "it holds Python objects, or is none" if "pickle" in str(error) else str(error)
+        raise DataError(
+            f"{path} cannot be read as an array of numbers ({why}); save one by numpy.save(path, images)"
+        ) from None
     raise DataError(
         f"{path} holds {names.count(',') + 1 if names else 0} arrays ({names}); one is expected: "
         "save the images alone, numpy.savez(path, images)"
@@ -198,14 +207,29 @@ def from_folder(folder: Path) -> tuple[Tensor, list[str], list[str]]:
     what is ignored. Raises DataError.
     """
     found = sorted(file for file in folder.rglob("*") if file.is_file())
-    files = [f for f in found if f.suffix.lower() in PICTURES and not f.name.startswith(".")]
-    if not files:
-        raise DataError(f"{folder} holds no PNG files: put the images there as *.png, all of one size")
-    ignored = Counter(f.suffix.lower() or f.name for f in found if f not in set(files))
+    files = [f for f in found if f.suffix.lower() in PICTURES and not _hidden(f.relative_to(folder))]
+    ignored = Counter(f.suffix.lower() or f.name for f in set(found).difference(files))
     said = ", ".join(f"{count:,} {suffix}" for suffix, count in ignored.most_common(5))
-    warnings = [f"warning: files that are no pictures are ignored: {said}"] if ignored else []
+    if not files:
+        there = f" (there are: {said})" if said else ""
+        raise DataError(
+            f"{folder} holds no PNG files and no JPEGs{there}: put the images there as *.png, all of one size; a text "
+            "is one file, named by its own path"
+        )
+    warnings = [f"warning: files that are no pictures, or are hidden, are ignored: {said}"] if ignored else []
+    splits = sorted({part for f in files for part in f.relative_to(folder).parts[:-1] if part.lower() in SPLIT_NAMES})
+    if splits:
+        warnings.append(
+            f"warning: the folders {', '.join(splits)} are no splits here: all images are pooled and split anew; to "
+            "keep some apart, give one of these folders alone"
+        )
     images = torch.from_numpy(np.concatenate(list(_reduced(folder, files))))
     return images, [file.parent.relative_to(folder).as_posix() for file in files], warnings
+
+
+def _hidden(path: Path) -> bool:
+    """Whether a file, or a folder that it is in, is another program's own: `.ipynb_checkpoints`, `._1.png`."""
+    return any(part.startswith(".") or part == "__MACOSX" for part in path.parts)
 
 
 def _reduced(folder: Path, files: list[Path]) -> Iterable[np.ndarray]:
@@ -236,4 +260,5 @@ def png(file: Path) -> np.ndarray:
                 )
             return np.asarray(image.convert("L"), dtype=np.float64) / 255
     except (*DAMAGE, Image.DecompressionBombError) as error:
-        raise DataError(f"{file} is not a readable PNG ({error}); remove or replace it") from None
+        why = "" if "BytesIO" in str(error) else f" ({error})"
+        raise DataError(f"{file} is not a readable PNG or JPEG{why}; remove or replace it") from None

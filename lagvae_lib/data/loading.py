@@ -94,9 +94,16 @@ def load(dataset: str, settings, *, profile: str) -> Data:
 
 def _state_of(name: str) -> tuple:
     """What tells whether a user's file, or a file in a user's folder, has changed since it was loaded."""
-    path = absolute(split_label_column(name)[0])
+    path, column = split_label_column(name)
+    if "://" in path:
+        raise DataError(f"{path} is an address and no path: download it, and give the file's path")
+    path = absolute(path)
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise DataError(f"{path} is a pipe or a device, which can be read once only: save it as a file")
+    if column is not None and family(name) == "images":
+        raise DataError(f"{path} holds images, which have no label column; their classes are a folder for each")
     try:
-        files = sorted(path.rglob("*")) if path.is_dir() else [path]
+        files = sorted(file for file in path.rglob("*") if file.exists()) if path.is_dir() else [path]
         return tuple((str(file), (s := file.stat()).st_size, s.st_mtime_ns, s.st_ino) for file in files)
     except OSError as error:
         if path.exists():

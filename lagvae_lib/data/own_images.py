@@ -15,6 +15,7 @@ from lagvae_lib.paths import absolute
 
 LEAST, LEAST_DIFFERENT = 30, 20  # images, for at least two in each held-out split
 MAX_HELD_OUT = 10_000  # images in each of validation and test; estimates that are quadratic in them are as large
+FAINT = 0.6  # largest grey value of a set that was probably divided by too much
 EMPTY = 0.005  # mean ink below which a set is nearly nothing but paper
 
 
@@ -34,7 +35,8 @@ def users_images(dataset: str) -> ImageSet:
         raise DataError(f"{path} holds {len(grey)} images{different}; at least {LEAST} are needed for three splits")
     notes = ["split 80/10/10 by a fixed permutation", *_repeated(len(grey), len(kept)), *warnings]
     sha256 = hashlib.sha256(grey.numpy().tobytes()).hexdigest()
-    grey, classes = grey[kept], [classes[i] for i in kept] if len(set(classes)) > 1 else []
+    grey, classes = grey[kept], [classes[i] for i in kept] if classes else []
+    classes = classes if len(set(classes)) > 1 else []
     notes += _ink_warnings(grey, path)
     held_out = min(len(grey) // 10, MAX_HELD_OUT)
     if held_out < len(grey) // 10:
@@ -73,7 +75,12 @@ def _ink_warnings(grey: Tensor, path: Path) -> list[str]:
             f"{path}: nearly every pixel is {'paper (0)' if mean < 0.5 else 'ink (1)'}, mean {mean:.4f}, which leaves "
             "nothing to learn; grey values run from 0 (paper) to 1 (ink), or to 255 in whole numbers"
         )
-    found = [f"warning: {empty} images are empty"] if empty else []
+    found, highest = [f"warning: {empty} images are empty"] if empty else [], float(grey.max())
+    if highest < FAINT:
+        found.append(
+            f"warning: the largest grey value is {highest:.2f}, and 1 is ink: the images are faint; divide them by "
+            "their largest value first"
+        )
     if mean > 0.5:
         found.append(
             f"warning: the mean grey value is {mean:.2f}, and 1 is ink: invert dark drawings on light paper first "

@@ -22,6 +22,25 @@ PAD, START, END, UNKNOWN = range(4)
 SPECIAL = ("<pad>", "<s>", "</s>", "<unk>")
 UNKNOWN_SPELLINGS = frozenset({"<unk>", "_UNK"})  # what the published files write for a rare word
 
+# How files begin that are no text, and what they are
+OTHER_KINDS = {
+    b"PK\x03\x04": "a ZIP archive or an office document",
+    b"\x1f\x8b": "packed by gzip",
+    b"BZh9": "packed by bzip2",
+    b"\xfd7zXZ": "packed by xz",
+    b"%PDF": "a PDF",
+    b"{\\rtf": "a document in RTF",
+    b"\xd0\xcf\x11\xe0": "an office document",
+    b"\x89HDF": "an HDF5 file",
+    b"MATLAB": "a MATLAB file",
+    b"SQLite": "a data base",
+    b"PAR1": "a Parquet file",
+    b"\0\0\x08\x01": "MNIST's file of labels, not of images",
+    b"GIF8": "an image",
+    b"II*\0": "an image",
+    b"RIFF": "an image or a sound",
+}
+
 MAX_LINE = 100_000  # bytes; the longest document of any of the sets has under 10,000
 
 
@@ -31,6 +50,15 @@ def read_lines(path: Path, *, drop_empty: bool = False) -> list[str]:
     Raises DataError for a file that is missing, a folder, unreadable, empty, not UTF-8, or has a line over
     `MAX_LINE` bytes or (unless `drop_empty`) an empty one. Reads no more than one line past a fault.
     """
+    lines = all_lines(path)
+    empty = [i for i, line in enumerate(lines, 1) if not line.strip()]
+    if empty and not drop_empty:
+        raise DataError(f"{path} has {len(empty):,} empty lines, the first is line {empty[0]:,}; remove them")
+    return [line for line in lines if line.strip()] if empty else lines
+
+
+def all_lines(path: Path) -> list[str]:
+    """As `read_lines`, with the empty lines where they are."""
     path = Path(path)
     if not path.exists():
         raise DataError(f"{path}: no such file; give the path of a UTF-8 text file, one document a line")
@@ -38,15 +66,23 @@ def read_lines(path: Path, *, drop_empty: bool = False) -> list[str]:
         raise DataError(f"{path} is a folder; give the path of a text file in it, one document a line")
     try:
         with open(path, "rb") as f:
+            _must_be_text(path, f.read(8))
+            f.seek(0)
             lines = [_decode(path, i, raw) for i, raw in enumerate(iter(lambda: f.readline(MAX_LINE + 1), b""), 1)]
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error}") from error
-    empty = [i for i, line in enumerate(lines, 1) if not line.strip()]
-    if len(empty) == len(lines):
+    if not any(map(str.strip, lines)):
         raise DataError(f"{path} is empty; it should hold one document a line")
-    if empty and not drop_empty:
-        raise DataError(f"{path} has {len(empty):,} empty lines, the first is line {empty[0]:,}; remove them")
-    return [line for line in lines if line.strip()] if empty else lines
+    return lines
+
+
+def _must_be_text(path: Path, head: bytes) -> None:
+    for beginning, kind in OTHER_KINDS.items():
+        if head.startswith(beginning):
+            raise DataError(
+                f"{path} is {kind}; unpack or export it first: a text as a plain UTF-8 file, one document on each "
+                "line, images as PNGs in a folder or as .npy"
+            )
 
 
 def _decode(path: Path, number: int, raw: bytes) -> str:

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from lagvae_lib.errors import BadValue, Diverged
 from lagvae_lib.inference import MAX_NORM, Batch, Optimisers, Step, checks
-from lagvae_lib.inference.amortised import Amortised
+from lagvae_lib.inference.amortised import joint_step
 from lagvae_lib.inference.gradients import clip, means, share, zero_grad
 from lagvae_lib.models.holding import without_gradient, without_statistics
 from lagvae_lib.names import choose, require
@@ -81,10 +81,10 @@ class Aggressive:
         choose(self.batch_norm, BATCH_NORMS, "batch_norm")
         choose(self.inner_test, INNER_TESTS, "inner_test")
         choose(self.stop_metric, STOP_METRICS, "stop_metric")
-        if self.inner_test == "gain" and self.window == 1:
-            raise ValueError("a gain has a standard error only within windows of at least 2 steps")
-        require(self, "window max_steps fixed_steps stop_patience", least=1)
+        require(self, "window max_steps fixed_steps stop_patience", least=1, whole=True)
         require(self, "max_norm", above=0)
+        if self.inner_test == "gain" and self.window == 1:
+            raise BadValue("a gain has a standard error only within windows of at least 2 steps")
         if self.max_steps < self.window:
             raise BadValue(f"max_steps must be at least the window of {self.window}, not {self.max_steps}")
 
@@ -99,8 +99,9 @@ class Aggressive:
     def step(self, model: Trainable, batch: Batch, optimisers: Optimisers, state: dict) -> Step:
         """One outer iteration: lines 4-13 of Algorithm 1 while aggressive, a joint step (line 15) afterwards."""
         checks.pair(optimisers)
+        checks.begun(state)
         if not state["aggressive"]:
-            return Amortised(self.max_norm).step(model, batch, optimisers, state)
+            return joint_step(model, batch, optimisers, self.max_norm, _finite_if_at_hand)
         inner = self.inner_loop(model, batch, optimisers.encoder)
         outer = self.decoder_step(model, batch, optimisers.decoder)
         gradients = inner.steps + 1
@@ -123,7 +124,7 @@ class Aggressive:
                 loss.mean().backward()
                 clipped = clipped + clip([*encoder, *decoder], self.max_norm)
                 optimiser.step()
-                window.add(loss.detach().sum(), batch.units(x) if batch.units else max(loss.numel(), 1))
+                window.add(loss.detach().sum(), checks.counted(batch.units, x, loss.numel()))
                 if self.fixed_steps is None and step % self.window == 0:
                     current = window.close(spread=self.inner_test == "gain")
                     checks.finite(current.mean, f"in inner step {step}")
@@ -163,14 +164,13 @@ class Aggressive:
 
         mi: within minibatches, nats; mi_large: over all validation examples, for `stop_metric` alone.
         """
-        if not state["aggressive"]:
-            return state
-        if self.stop_metric == "mi_large":
+        if self.stop_metric == "mi_large" and state["aggressive"]:
             if mi_large is None:
                 raise BadValue("stop_metric mi_large needs the MI over all validation examples")
             mi = mi_large
-        if math.isnan(mi):  # no comparison would be true, and the stage would never end
-            raise Diverged("the mutual information is nan, and decides when the aggressive stage ends")
+        mi = _number(mi)
+        if not state["aggressive"]:
+            return state
         reference, below = state["reference_mi"], state["epochs_below"]
         below += mi < reference
         if self.stop_reference == "previous" or mi > reference:
@@ -181,6 +181,23 @@ class Aggressive:
     def evaluated(self, model: Trainable) -> Trainable:
         """The model itself: q is its encoder's."""
         return model
+
+
+def _number(mi: object) -> float:
+    """The mutual information as a number: with a nan no comparison would be true, and the stage would never end."""
+    try:
+        value = float(mi)
+    except (TypeError, ValueError, RuntimeError):
+        raise checks.BadModel(f"mi is {mi!r:.40}; give one number, lagvae_lib.mutual_information(...)") from None
+    if math.isnan(value):
+        raise Diverged("the mutual information is nan, and decides when the aggressive stage ends")
+    return value
+
+
+def _finite_if_at_hand(loss: torch.Tensor) -> None:
+    """A plain step's loss, checked unless a GPU would have to be waited for; there `epoch_end` sees it."""
+    if loss.device.type == "cpu":
+        checks.finite(loss, "in a step after the aggressive stage")
 
 
 class InnerLoop(NamedTuple):

@@ -49,7 +49,8 @@ def without_source(names: dict, known: Iterable[str]) -> Cells:
     if callable(annotate := names.get("__annotate__")):  # Python 3.14
         annotated = annotate(1)
     declared = [name for name in known if name in names]
-    return Cells((*declared, *(name for name in annotated if name not in declared)), ())
+    others = (name for name in annotated if name in names and name not in declared)  # `del` leaves an annotation
+    return Cells((*declared, *others), ())
 
 
 def _sources(names: dict) -> list[str] | None:

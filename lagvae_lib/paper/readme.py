@@ -24,6 +24,7 @@ COLUMNS = (  # profile, data set
     ("paper", "omniglot"),
 )
 MISSING, OTHER = "missing", "-"
+PROFILE = "scaled"  # of the committed records
 PLACES = {"README.md": ("results",), "results/README.md": ("status", "criteria", "claims")}
 QUANTITIES = (
     "NLL, KL and MI in nats per example of the test set, MI over all of its examples. Relative lag: the share of the "
@@ -98,6 +99,11 @@ def main_results(records: Records) -> Table:
 
 def _table(caption: str, frame: pd.DataFrame) -> Table:
     return Table(caption, frame.set_axis(pd.MultiIndex.from_product([[""], frame.columns]), axis=1), pd.DataFrame())
+
+
+def shows(records: Records) -> bool:
+    """Whether these are the records that the checkout's pages are made from, and not of another profile or folder."""
+    return records.profile == PROFILE and paths.results_dir().resolve() == (paths.ROOT / "results").resolve()
 
 
 def update(records: Records, root: Path | None = None) -> None:

@@ -30,6 +30,9 @@ def compare(
 
     Raises ValueError for a model whose likelihood is exact, FileNotFoundError where the weights are not at hand.
     """
+    for name, value, least in (("examples", examples, 2), ("steps", steps, 2), ("chains", chains, 1)):
+        if value < least:  # of one example there is no spread, and one step makes no transition
+            raise BadValue(f"{name} must be at least {least}, not {value}")
     model = trained_model(config, data, device)
     if isinstance(model, Autoregressive):
         raise BadValue(f"the likelihood of {config.method.name} is exact: there is nothing to check by AIS")

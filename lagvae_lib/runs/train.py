@@ -25,7 +25,7 @@ from lagvae_lib.config.profiles import Config, resolve
 from lagvae_lib.data import resolve_name
 from lagvae_lib.data.loading import Data
 from lagvae_lib.data.loading import load as load_data
-from lagvae_lib.errors import Diverged
+from lagvae_lib.errors import Diverged, UserError
 from lagvae_lib.metrics.evaluate import IW_SAMPLES, encode, evaluate
 from lagvae_lib.numerics import describe, numerics
 from lagvae_lib.runs.observe import observer
@@ -126,10 +126,16 @@ def resume(trainer: Trainer, checkpoint: Path) -> None:
         raise BadCheckpoint(f"{checkpoint} cannot be resumed ({why}); delete it to start the run again") from None
 
 
+class NoWeights(UserError, FileNotFoundError):
+    """A run that was not trained here, or whose weights were not kept."""
+
+
 def trained_model(config: Config, data: Data, device: str = "cpu") -> torch.nn.Module:
     """The selected model of a finished run, for sampling. Raises FileNotFoundError if its weights are not at hand."""
     model = build_model(config, data)
     path = folder_of(config) / "weights.safetensors"
+    if not path.exists():
+        raise NoWeights(f"{path} is not there: the run is to be trained first, by `python -m lagvae_lib run ...`")
     try:
         weights = load_file(path)
         model.load_state_dict(
