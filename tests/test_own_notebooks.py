@@ -25,3 +25,11 @@ def test_notebooks_of_images_on_thirty_images(tmp_path):
     names = execute("04_omniglot.ipynb", methods="vae", **given)
     assert names["voice"].data.family == "images" and len(names["between"]) == 1
     assert "worth" in execute("07_after_the_paper.ipynb", methods="vae", **given)
+
+
+@pytest.mark.parametrize("dataset", ["omniglot", "few.npy"])
+def test_the_notebook_of_text_refuses_images_before_it_trains(tmp_path, monkeypatch, dataset):
+    monkeypatch.chdir(tmp_path)
+    np.save("few.npy", drawings(30))
+    with pytest.raises(Exception, match=f"dataset '{dataset}' holds no text; valid here: yelp"):
+        execute("03_yelp.ipynb", dataset=dataset, methods="vae", profile="smoke", device="cpu")

@@ -143,7 +143,7 @@ def _place(first: list[str], column: str, where: str) -> tuple[int, bool]:
     if column in names and not column.isdecimal():
         return names.index(column), True
     if not column.isdecimal() or not 1 <= int(column) <= len(names):
-        known = ", ".join(map(repr, names[:10]))
+        known = ", ".join(repr(name[:40]) for name in names[:10])
         raise DataError(
             f"{where} has no column {column!r}; valid are 1 to {len(names)}, or a name of its first line: {known}"
         )
