@@ -21,7 +21,12 @@ import nbformat  # noqa: E402
 
 CODE = re.compile(r"\[`([\w.]+)`\]\(\.\./lagvae_lib/([\w/]+)\.py#L\d+\)")
 LINK = re.compile(r"(!?)\[([^\]]+)\]\((?!https?:|#)([^)\s]+)\)")
-PAGES = {"README.md": "readme.md", "results/README.md": "results.md", "data/README.md": "data.md"}
+PAGES = {
+    "README.md": "readme.md",
+    "results/README.md": "results.md",
+    "data/README.md": "data.md",
+    "docs/own_vae.md": "own_vae.md",
+}
 
 
 def stage(source: Path) -> None:
@@ -94,7 +99,8 @@ def main(target: Path) -> int:
     """Stage and build; says how long it took and how large it is."""
     start, source = time.perf_counter(), ROOT / "build" / "site" / "src"
     stage(source)
-    status = subprocess.call([sys.executable, "-m", "sphinx", "-q", "-b", "html", "-j", "2", source, target], cwd=ROOT)
+    options = ["-q", "-b", "html", "-j", "2", "-d", source.parent / "doctrees"]  # what only Sphinx reads is not served
+    status = subprocess.call([sys.executable, "-m", "sphinx", *options, source, target], cwd=ROOT)
     size = sum(path.stat().st_size for path in target.rglob("*") if path.is_file()) / 2**20
     print(f"{target / 'index.html'}: {time.perf_counter() - start:.0f} s, {size:.1f} MB")
     return status

@@ -26,6 +26,7 @@ mathjax3_config = {"options": {"processHtmlClass": "tex2jax_process|mathjax_proc
 autodoc_member_order = "bysource"
 autodoc_default_options = {"members": True, "undoc-members": False}
 autodoc_typehints = "signature"
+toc_object_entries = False  # else every page carries and resolves a contents of all names of the library
 suppress_warnings = ["myst.header", "misc.highlighting_failure", "mystnb.unknown_mime_type"]
 
 
@@ -39,6 +40,7 @@ def _escaped(line: str) -> str:
     return re.sub(r"`([^`]+)`", lambda code: f"``{code[1].replace(chr(92), '')}``", text)
 
 
-def setup(app):
-    """Called by Sphinx."""
+def setup(app) -> dict:
+    """Called by Sphinx, which reads and writes pages side by side only where this says that it may."""
     app.connect("autodoc-process-docstring", plain)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}

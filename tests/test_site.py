@@ -16,7 +16,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-PAGES = ["index", "explorer", "api", *(f"notebooks/{path.stem}" for path in sorted(ROOT.glob("notebooks/*.ipynb")))]
+NOTEBOOKS = sorted(ROOT.glob("notebooks/*.ipynb"))
+PAGES = ["index", "explorer", "own_vae", "api", *(f"notebooks/{path.stem}" for path in NOTEBOOKS)]
 LARGEST_MB = 60
 
 for package in ("sphinx", "myst_nb", "sphinx_book_theme", "plotly"):
