@@ -310,3 +310,51 @@ def test_a_run_with_another_stop_trains_and_its_record_says_how_it_ended(own_fol
     record = train.run(config, tiny_data())
     assert record.ended == record.metrics["ended"] == "cap"
     assert set(record.metrics["inner_counts"]) <= {"4", "6"}
+
+
+# -- interventions -----------------------------------------------------------------------------------------------------
+
+
+def phases(updates, mis=(), **knobs):
+    """The phase of each of some updates, an epoch's end with one of `mis` after every second."""
+    model, batch, optimisers = setting()
+    algorithm, given = Aggressive(fixed_steps=2, **knobs), iter(mis)
+    state, seen = algorithm.begin(), []
+    for update in range(1, updates + 1):
+        seen.append(algorithm.step(model, batch, optimisers, state).phase[0])
+        if update % 2 == 0 and mis:
+            algorithm.epoch_end(state, next(given))
+    return "".join(seen)
+
+
+def test_a_stage_can_begin_late_and_end_early():
+    assert phases(6) == "aaaaaa"
+    assert phases(6, delay=2) == "ppaaaa"
+    assert phases(6, stage=3) == "aaappp"
+    assert phases(6, delay=1, stage=2) == "paappp"
+
+
+def test_no_mi_is_compared_before_a_late_stage_has_begun():
+    assert phases(8, [0.9, 0.1, 0.2, 0.3], delay=2) == "ppaaaaaa"
+    assert phases(8, [0.9, 0.2, 0.1, 0.3], delay=2) == "ppaaaapp"
+    assert phases(8, [0.9, 0.1, 0.2, 0.3]) == "aaaapppp"  # without a delay the first fall ends it
+
+
+def test_the_inner_loop_can_move_the_decoder_instead():
+    model, batch, optimisers = setting()
+    algorithm = Aggressive(moves="decoder", fixed_steps=5)
+    encoder, decoder = values(model.enc), values(model.dec)
+    assert algorithm.inner_loop(model, batch, optimisers.decoder).steps == 5
+    assert same(values(model.enc), encoder) and not same(values(model.dec), decoder)
+    decoder = values(model.dec)
+    algorithm.decoder_step(model, batch, optimisers.encoder)
+    assert same(values(model.dec), decoder) and not same(values(model.enc), encoder)
+
+
+def test_an_intervention_that_makes_no_sense_is_refused():
+    with pytest.raises(UnknownName, match="encoder, decoder"):
+        Aggressive(moves="both")
+    with pytest.raises(ValueError, match="delay must be at least 0"):
+        Aggressive(delay=-1)
+    with pytest.raises(ValueError, match="stage must be at least 1"):
+        Aggressive(stage=0)

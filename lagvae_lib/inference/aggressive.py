@@ -37,6 +37,7 @@ BATCH_NORMS = ("move", "hold")
 REFERENCES = ("previous", "best")
 INNER_TESTS = ("window", "gain")
 STOP_METRICS = ("mi", "mi_large")
+HALVES = ("encoder", "decoder")
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,11 @@ class Aggressive:
     batch_norm: what the running statistics of BatchNorm do while their half of the model stands still. "move": every
         pass in training mode moves them, the decoder's in the inner loop and the encoder's in the decoder step, as
         released. "hold": they stand still as the parameters do. Training itself normalises by the batch in both cases.
+
+    Three interventions that the paper does not make, to ask whether it is the lag that decides:
+    delay: this many plain updates come before the stage. stage: the stage ends after this many decoder updates at the
+        latest; None: by the MI alone. moves: the half that the inner loop moves; with "decoder" the encoder makes the
+        one step afterwards, and the lag is given more to lag behind.
     """
 
     window: int = 15
@@ -74,6 +80,9 @@ class Aggressive:
     stop_metric: str = "mi"
     first_reference: float | None = None
     batch_norm: str = "move"
+    delay: int = 0
+    stage: int | None = None
+    moves: str = "encoder"
 
     def __post_init__(self):
         choose(self.clip, CLIPS, "clip")
@@ -81,7 +90,9 @@ class Aggressive:
         choose(self.batch_norm, BATCH_NORMS, "batch_norm")
         choose(self.inner_test, INNER_TESTS, "inner_test")
         choose(self.stop_metric, STOP_METRICS, "stop_metric")
-        require(self, "window max_steps fixed_steps stop_patience", least=1, whole=True)
+        choose(self.moves, HALVES, "moves")
+        require(self, "window max_steps fixed_steps stop_patience stage", least=1, whole=True)
+        require(self, "delay", least=0, whole=True)
         require(self, "max_norm", above=0)
         if self.inner_test == "gain" and self.window == 1:
             raise BadValue("a gain has a standard error only within windows of at least 2 steps")
@@ -94,35 +105,39 @@ class Aggressive:
             "aggressive": True,
             "reference_mi": -math.inf if self.first_reference is None else self.first_reference,
             "epochs_below": 0,
+            "updates": 0,
         }
 
     def step(self, model: Trainable, batch: Batch, optimisers: Optimisers, state: dict) -> Step:
         """One outer iteration: lines 4-13 of Algorithm 1 while aggressive, a joint step (line 15) afterwards."""
         checks.pair(optimisers)
         checks.begun(state)
-        if not state["aggressive"]:
+        state["updates"] = update = state.get("updates", 0) + 1
+        if not state["aggressive"] or update <= self.delay:
             return joint_step(model, batch, optimisers, self.max_norm, _finite_if_at_hand)
-        inner = self.inner_loop(model, batch, optimisers.encoder)
-        outer = self.decoder_step(model, batch, optimisers.decoder)
+        state["aggressive"] = self.stage is None or update < self.delay + self.stage
+        many, one = optimisers if self.moves == "encoder" else reversed(optimisers)
+        inner = self.inner_loop(model, batch, many)
+        outer = self.decoder_step(model, batch, one)
         gradients = inner.steps + 1
         clipped = (inner.clipped * inner.steps + outer.clipped) / gradients
         return Step(outer.loss, "aggressive", inner.steps, clipped)
 
     def inner_loop(self, model: Trainable, batch: Batch, optimiser: torch.optim.Optimizer) -> InnerLoop:
         """Encoder steps until convergence, the first on the outer batch; theta stays as it is, bit for bit."""
-        encoder, decoder = checks.halves(model)
-        checks.serves(optimiser, encoder, "encoder", model)
-        frozen = decoder if self.clip == "separate" else []
+        moving, still = self._halves(model)
+        checks.serves(optimiser, moving, self.moves, model)
+        frozen = still if self.clip == "separate" else []
         window, previous = _Window(), None
         x, clipped = batch.x, 0
-        with without_gradient(frozen), self._statistics(model, decoder):
+        with without_gradient(frozen), self._statistics(model, still):
             for step in range(1, (self.fixed_steps or self.max_steps) + 1):
                 loss = checks.loss_of(model, x, batch.kl_weight).loss
                 if step == 1:  # before anything has moved; later losses are looked at once a window
                     checks.finite(loss, "on the outer batch")
-                zero_grad([*encoder, *decoder])
+                zero_grad([*moving, *still])
                 loss.mean().backward()
-                clipped = clipped + clip([*encoder, *decoder], self.max_norm)
+                clipped = clipped + clip([*moving, *still], self.max_norm)
                 optimiser.step()
                 window.add(loss.detach().sum(), checks.counted(batch.units, x, loss.numel()))
                 if self.fixed_steps is None and step % self.window == 0:
@@ -132,8 +147,13 @@ class Aggressive:
                         break
                     previous = current
                 x = checks.drawn(batch.draw)
-        zero_grad([*encoder, *decoder])
+        zero_grad([*moving, *still])
         return InnerLoop(step, share(clipped, step))
+
+    def _halves(self, model: Trainable) -> tuple[list, list]:
+        """phi and theta: the half that the inner loop moves, and the other."""
+        encoder, decoder = checks.halves(model)
+        return (encoder, decoder) if self.moves == "encoder" else (decoder, encoder)
 
     def _caught_up(self, previous: WindowMean, current: WindowMean) -> bool:
         """Whether the encoder has caught up, by the mean losses of two windows in a row."""
@@ -143,15 +163,15 @@ class Aggressive:
 
     def decoder_step(self, model: Trainable, batch: Batch, optimiser: torch.optim.Optimizer) -> Step:
         """One decoder step on the outer batch; phi stays as it is, bit for bit."""
-        encoder, decoder = checks.halves(model)
-        checks.serves(optimiser, decoder, "decoder", model)
-        frozen = encoder if self.clip == "separate" else []
-        zero_grad([*encoder, *decoder])
-        with without_gradient(frozen), self._statistics(model, encoder):
+        still, moving = self._halves(model)
+        checks.serves(optimiser, moving, "decoder" if self.moves == "encoder" else "encoder", model)
+        frozen = still if self.clip == "separate" else []
+        zero_grad([*still, *moving])
+        with without_gradient(frozen), self._statistics(model, still):
             loss = checks.loss_of(model, batch.x, batch.kl_weight)
             checks.finite(loss.loss, "after the inner loop")
             loss.loss.mean().backward()
-        clipped = clip([*encoder, *decoder], self.max_norm)
+        clipped = clip([*still, *moving], self.max_norm)
         optimiser.step()
         return Step(means(loss), clipped=share(clipped))
 
@@ -169,7 +189,7 @@ class Aggressive:
                 raise BadValue("stop_metric mi_large needs the MI over all validation examples")
             mi = mi_large
         mi = _number(mi)
-        if not state["aggressive"]:
+        if not state["aggressive"] or 0 < self.delay >= state.get("updates", 0):
             return state
         reference, below = state["reference_mi"], state["epochs_below"]
         below += mi < reference
