@@ -7,6 +7,7 @@ import torch
 from torch.distributions import MultivariateNormal
 
 from lagvae_lib.models.two_optima import TwoOptima
+from lagvae_lib.plots.interventions import INNER, interventions, keeping, staged
 from lagvae_lib.plots.phase_plane import basin, phase_plane
 
 W, S = torch.tensor([1.6, 0.8]).double(), 0.5
@@ -87,4 +88,31 @@ def test_impossible_correlations_are_refused():
 def test_phase_plane_has_a_panel_for_each_number_of_inner_steps():
     figure = phase_plane(MODEL, (1, 2), starts=((0.8, 0.0),))
     assert [axis.get_title() for axis in figure.axes] == ["1 inner step", "2 inner steps"]
+    plt.close(figure)
+
+
+def test_inner_steps_may_change_on_the_way_and_the_decoder_may_have_more_of_them():
+    constant = MODEL.climb(0.7, 0.1, inner=3, steps=20)
+    np.testing.assert_array_equal(MODEL.climb(0.7, 0.1, inner=[3] * 20, steps=20).share, constant.share)
+    late = MODEL.climb(0.7, 0.1, inner=[1] * 5 + [3] * 15, steps=20).share
+    np.testing.assert_array_equal(late[:6], MODEL.climb(0.7, 0.1, inner=1, steps=5).share)
+    assert late[-1] != constant.share[-1]
+    twice = MODEL.climb(0.7, 0.1, inner=1, steps=1, outer=2)
+    t, a = 0.7, twice.gain[1]
+    for _ in range(2):
+        t += 0.02 * MODEL.gradient(t, a)[0]
+    assert twice.share[1] == pytest.approx(t, abs=1e-14)
+
+
+def test_a_stage_helps_early_and_briefly_and_not_late_nor_the_decoder():
+    always, never = keeping(MODEL, INNER), keeping(MODEL, 1)
+    assert always > never
+    assert staged(MODEL) == always == staged(MODEL, ends=200)
+    assert staged(MODEL, ends=0) == never == staged(MODEL, begins=200)
+    assert keeping(MODEL, 1, INNER) <= never
+
+
+def test_the_interventions_have_a_panel_each():
+    figure = interventions(MODEL, (0, 3))
+    assert [axis.get_title() for axis in figure.axes] == ["the stage begins late", "the stage ends early"]
     plt.close(figure)

@@ -11,6 +11,7 @@ at the posterior's, its best value, so what is left of the lag is a(t) != m(t).
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -58,17 +59,19 @@ class TwoOptima:
         d_precision = (2 * t * c * (1 - t * c) + t**2 * c**2) / (1 - t * c) ** 2
         return likelihood + (a - m) * d_m / variance - (a - m) ** 2 * d_precision / 2, (m - a) / variance
 
-    def climb(self, t, a, inner: int, steps: int = 4000, rate: float = 0.02) -> Path:
-        """Gradient ascent, `inner` steps of the encoder before each of `steps` decoder steps, from (t, a).
+    def climb(self, t, a, inner: int | Sequence[int], steps: int = 4000, rate: float = 0.02, outer: int = 1) -> Path:
+        """Gradient ascent from (t, a): `inner` steps of the encoder and then `outer` of the decoder, `steps` times.
 
-        t, a: numbers or arrays of starts. The share is kept within [0, 1].
+        t, a: numbers or arrays of starts. inner: one number, or one for each of the `steps`. The share is kept within
+        [0, 1].
         """
         t, a = np.asarray(t, dtype=np.float64), np.asarray(a, dtype=np.float64)
         shares, gains = [t], [a]
-        for _ in range(steps):
+        for count in np.broadcast_to(inner, steps):
             m, variance = self.posterior(t)
-            a = m + (a - m) * (1 - rate / variance) ** inner  # all inner steps at once: each shrinks the lag alike
-            t = np.clip(t + rate * self.gradient(t, a)[0], 0, 1)
+            a = m + (a - m) * (1 - rate / variance) ** count  # all inner steps at once: each shrinks the lag alike
+            for _ in range(outer):
+                t = np.clip(t + rate * self.gradient(t, a)[0], 0, 1)
             shares.append(t)
             gains.append(a)
         return Path(np.stack(shares), np.stack(gains))
