@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from functools import cache
 from typing import TYPE_CHECKING
 
 from lagvae_lib.errors import BadValue, Diverged
@@ -98,12 +99,18 @@ def _steps(optimiser: object) -> None:
     """Raises BadModel for what is no optimiser, or one whose step evaluates the loss itself (LBFGS)."""
     if isinstance(optimiser, type) or not hasattr(optimiser, "param_groups"):
         raise BadModel(f"{optimiser!r:.80} is no optimiser; give one such as torch.optim.SGD(parameters, lr=0.01)")
-    needed = [p for p in inspect.signature(optimiser.step).parameters.values() if p.default is p.empty]
-    if any(p.kind is p.POSITIONAL_OR_KEYWORD for p in needed):
+    if _needs_closure(type(optimiser)):
         raise BadModel(
             f"{type(optimiser).__name__} evaluates the loss several times in a step; Algorithm 1 needs an optimiser "
             "that takes one gradient, such as SGD or Adam"
         )
+
+
+@cache
+def _needs_closure(kind: type) -> bool:
+    """Whether `step` cannot be called without a function; asked once for each kind, as a signature takes its time."""
+    needed = [p for p in inspect.signature(kind.step).parameters.values() if p.default is p.empty and p.name != "self"]
+    return any(p.kind is p.POSITIONAL_OR_KEYWORD for p in needed)
 
 
 def serves(optimiser: torch.optim.Optimizer, own: list, name: str, model: Trainable) -> None:
