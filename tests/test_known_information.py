@@ -105,7 +105,7 @@ def test_notebook_03_says_of_the_record_what_it_shows():
     plain, kept = (rows[rows["method"].isin(names)] for names in (("vae", "vae-anneal"), ("aggressive-anneal",)))
     assert (plain[CLASSES] < 0.02).all(axis=None)
     trace = rows[rows["method"] == "aggressive"]
-    assert 0.02 < trace[CLASSES].max(axis=None) < 0.1 and (trace[CLASSES].iloc[-1] < 0.02).all()
+    assert 0.02 < trace[CLASSES].max(axis=None) < 0.15 and (trace[CLASSES].iloc[-1] < 0.02).all()
     assert (kept[["topic", "sentiment"]] < 0.05).all(axis=None)
     for _, seen in kept.groupby("seed"):
         stage, end = seen[seen["iteration"] <= seen["stage_end"]], seen.iloc[-1]
