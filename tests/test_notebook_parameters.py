@@ -10,7 +10,8 @@ import pytest
 from lagvae_lib import notebook
 from lagvae_lib.config.methods import METHODS
 from lagvae_lib.config.profiles import PROFILES
-from lagvae_lib.notebook import BadParameter
+from lagvae_lib.data.sources import MissingData
+from lagvae_lib.notebook import BadParameter, released
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / "notebooks"
@@ -292,3 +293,15 @@ def test_cells_that_are_executed_without_being_kept_are_read_from_their_names():
     assert notebook.settings(names | {"In": [""]}).profile == "smoke"  # as nbval executes them
     with pytest.raises(BadParameter, match="run the parameters cell first"):
         notebook.settings({"In": [""]})
+
+
+def test_what_reads_and_writes_falls_back_to_a_live_profile_where_the_data_of_the_records_are_missing(monkeypatch):
+    def missing(dataset, wanted, *, profile):
+        if profile != "quick":
+            raise MissingData("not here")
+
+    scaled = notebook.settings(parameters(profile="scaled"))
+    monkeypatch.setattr(released, "load_data", lambda *_, **__: None)
+    assert released.at_hand(scaled) is scaled
+    monkeypatch.setattr(released, "load_data", missing)
+    assert released.at_hand(scaled) == scaled.live() and scaled.live().profile == "quick"

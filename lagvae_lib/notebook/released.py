@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from lagvae_lib.config.profiles import Config, resolve
+from lagvae_lib.data import resolve_name
 from lagvae_lib.data.loading import Data
 from lagvae_lib.data.loading import load as load_data
 from lagvae_lib.data.sources import MissingData
@@ -54,6 +55,20 @@ def _cut_alike(batches: list[Tensor], n: int) -> Tensor:
     if any(len(row) > length for row in rows):
         print(f"{len(rows)} test documents, cut to {length - 2} words: there are not {n} of one length")
     return cut
+
+
+def at_hand(settings: Settings) -> Settings:
+    """The settings themselves where their data are here; else a live profile's, whose data are never missing.
+
+    Records can be shown without the data that they were made on, but nothing can be encoded or scored.
+    """
+    name = resolve_name(settings.dataset, settings.profile)
+    config = resolve(name, settings.methods[0], settings.profile, settings.seed)
+    try:
+        load_data(settings.dataset, config.data, profile=settings.profile)
+    except MissingData:
+        return settings.live()
+    return settings
 
 
 def speaker(settings: Settings, data: Data, method: str) -> Speaker:
