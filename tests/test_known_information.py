@@ -108,7 +108,7 @@ def test_notebook_03_says_of_the_record_what_it_shows():
     assert 0.02 < trace[CLASSES].max(axis=None) < 0.15 and (trace[CLASSES].iloc[-1] < 0.02).all()
     assert (kept[["topic", "sentiment"]] < 0.05).all(axis=None)
     for _, seen in kept.groupby("seed"):
-        stage, end = seen[seen["iteration"] <= seen["stage_end"]], seen.iloc[-1]
+        stage, end = seen[seen["iteration"] <= seen["stage_end"] + 50], seen.iloc[-1]  # two looks after it at most
         assert all(stage[about].max() > 0.9 * most[about] for about in ("opening", "continuation"))
         assert end["opening"] + end["continuation"] > 0.8 * end["mi_large"] > 0.4
 
