@@ -90,6 +90,13 @@ def _parser() -> argparse.ArgumentParser:
     check.add_argument("--steps", type=int, default=50, help="temperatures (default: 50)")
     check.add_argument("--chains", type=int, default=8, help="per example (default: 8)")
     check.set_defaults(do=_ais)
+    speaker = commands.add_parser("speak", help="sentences of a finished text run, each from its own z ~ N(0, I)")
+    _name_a_run(speaker)
+    speaker.add_argument("--sentences", type=int, default=5)
+    speaker.add_argument(
+        "--temperature", type=float, help="draw the words; without it, the most probable one each time"
+    )
+    speaker.set_defaults(do=_speak, profile="scaled")
     written = commands.add_parser("tables", help="write every table and figure that the records give")
     written.add_argument("--profile", default="scaled", help=f"{', '.join(PROFILES)} (default: scaled)")
     written.set_defaults(do=_tables)
@@ -123,6 +130,20 @@ def _ais(args: argparse.Namespace) -> None:
     config, loaded = prepared(_dataset(args), args.method, args.profile, args.seed, args.precision)
     found = compare(config, loaded, choose_device(args.device, args.dataset), args.examples, args.steps, args.chains)
     print("  ".join(f"{name} {value:.3f}" for name, value in found.items() if isinstance(value, float)))
+
+
+def _speak(args: argparse.Namespace) -> None:
+    from lagvae_lib.config.profiles import resolve
+    from lagvae_lib.data import is_file, resolve_name
+    from lagvae_lib.runs.speak import speak
+    from lagvae_lib.runs.train import prepared
+
+    names = (args.method, choose(args.profile, PROFILES, "profile"), args.seed, args.precision)
+    if is_file(args.dataset):  # whose record is named by what is in the file
+        config, _ = prepared(_dataset(args), *names)
+    else:
+        config = resolve(resolve_name(args.dataset, args.profile), *names)
+    print("\n".join(speak(config, args.sentences, args.temperature)))
 
 
 def _tables(args: argparse.Namespace) -> None:

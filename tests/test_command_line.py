@@ -181,6 +181,37 @@ def test_an_ais_check_of_nothing_is_refused(capsys, given):
     assert f"{given[0][2:]} must be at least" in one_line(capsys, "ais", "grammar", "vae", "--profile", "smoke", *given)
 
 
+def test_a_text_model_speaks_without_its_data(notes, capsys, own_folders, monkeypatch):
+    assert main(["run", notes, "vae", "--profile", "smoke"]) == 0
+    assert main(["speak", notes, "vae", "--profile", "smoke"]) == 0  # a file of one's own is known by what is in it
+    assert main(["run", "grammar", "vae,autoregressive,cnn-vae", "--profile", "smoke"]) == 0
+    said = [
+        ["speak", "grammar", "vae", "--profile", "smoke", "--sentences", "3", *more]
+        for more in ((), ("--temperature", "1"))
+    ]
+    capsys.readouterr()
+    monkeypatch.setattr("lagvae_lib.data.loading.load", None)  # nothing may ask for data from here on
+    spoken = []
+    for arguments in (*said, said[1]):
+        assert main(arguments) == 0
+        spoken.append(capsys.readouterr().out.splitlines())
+    words = set(json.loads(next(own_folders.glob("results/runs/smoke/*/vae/seed0/vocabulary.json")).read_text()))
+    assert all(len(lines) == 3 and {w for line in lines for w in line.split()} <= words for lines in spoken)
+    assert spoken[1] == spoken[2] != spoken[0]  # drawn by the run's seed
+    assert main(["speak", "grammar", "autoregressive", "--profile", "smoke", "--sentences", "2"]) == 0
+    assert len(set(capsys.readouterr().out.splitlines())) == 2
+    for more, why in (
+        (("vae", "--sentences", "0"), "sentences must be at least 1"),
+        (("vae", "--temperature", "0"), "temperature must be a positive number"),
+        (("cnn-vae",), "no LSTM decoder"),
+        (("vae", "--seed", "5"), "vocabulary.json is not there"),
+    ):
+        assert why in one_line(capsys, "speak", "grammar", *more, "--profile", "smoke")
+    assert "holds images" in one_line(capsys, "speak", "omniglot", "vae", "--profile", "smoke")
+    next(own_folders.glob("results/runs/smoke/*/vae/seed0/vocabulary.json")).write_text('["a"]')
+    assert "vocabulary.json is damaged" in one_line(capsys, "speak", "grammar", "vae", "--profile", "smoke")
+
+
 def test_an_ais_check_of_a_run_that_was_never_trained_says_so(capsys):
     said = one_line(capsys, "ais", "grammar", "vae", "--profile", "smoke", "--seed", "77")
     assert said.endswith(

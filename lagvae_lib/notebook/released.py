@@ -12,9 +12,8 @@ from lagvae_lib.data.loading import load as load_data
 from lagvae_lib.data.sources import MissingData
 from lagvae_lib.notebook.parameters import Settings
 from lagvae_lib.runs.record import Run, folder_of, load
+from lagvae_lib.runs.speak import LONGEST
 from lagvae_lib.runs.train import run_named, trained_model
-
-LONGEST = 60  # words decoded where a profile does not cut documents
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
     results/runs/<profile>/<data set>/<method>/seed<k>/
         config.json   history.csv   metrics.json   dynamics.csv                         committed
         points.npz (the toy's posterior means)   codes.npz (labelled data: those of the test set)   committed
-        weights.safetensors                                    committed for the runs that notebooks sample from
+        weights.safetensors   vocabulary.json (text)           committed for the runs that notebooks sample from
         checkpoint.pt                                                                   not committed
 
 `metrics.json` is written last: a run that has it is finished and is never trained again.

@@ -222,6 +222,8 @@ def _finish(folder: Path, config: Config, data: Data, trainer: Trainer, device: 
         for name, value in trainer.model.state_dict().items()
     }
     atomic.write_bytes(folder / "weights.safetensors", safetensors(half))
+    if data.vocab is not None:  # the weights of a text model mean nothing without its words
+        atomic.write_json(folder / "vocabulary.json", list(data.vocab.words))
     identity = {"dataset": config.dataset, "method": config.method.name, "profile": config.profile, "seed": config.seed}
     progress = {"epochs": trainer.state.epoch, "iterations": trainer.state.iteration}
     progress["ended"] = trainer.state.progress.ended
