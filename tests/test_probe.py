@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from lagvae_lib.metrics.probe import linear_probe
+from lagvae_lib.paper.tables import probes
 from lagvae_lib.plots.codes import codes_by_label
 from lagvae_lib.runs import train
 from tests.tiny import tiny_config, tiny_data
@@ -44,6 +45,11 @@ def test_too_few_labels_are_refused(labels):
         linear_probe(np.zeros((50, 2)), labels)
 
 
+def known(labels):
+    """Codes that spell out their labels."""
+    return {"means": 20.0 * np.eye(labels.max() + 1)[labels], "labels": labels}
+
+
 def test_a_run_on_labelled_data_records_its_codes_in_the_labels_order(tmp_path, monkeypatch):
     monkeypatch.setenv("LAGVAE_RESULTS", str(tmp_path))
     data = tiny_data()
@@ -58,4 +64,12 @@ def test_a_run_on_labelled_data_records_its_codes_in_the_labels_order(tmp_path, 
     assert "nats" in codes_by_label({"VAE": run}).axes[0].get_title()
     few = replace(run, codes={"means": run.codes["means"][:5], "labels": np.arange(5)})
     assert codes_by_label({"VAE": few}).axes[0].get_title() == "VAE: too few labels to probe"
+    read = probes([run, replace(run, metrics=run.metrics | {"seed": 3}, codes=known(labels := np.arange(90) % 3)), few])
+    assert read.index.tolist() == ["VAE"] and read.columns.tolist() == ["seed 0", "seed 3", "mean", "H(label)"]
+    assert read.loc["VAE", "seed 0"] == f"{linear_probe(run.codes['means'], run.codes['labels']).nats:+.3f}"
+    assert (
+        read.loc["VAE", "seed 3"] == f"{linear_probe(**known(labels)).nats:+.3f}"
+        and float(read.loc["VAE", "seed 3"]) > 1
+    )
+    assert read.loc["VAE", "H(label)"] == "1.10" and " ± " in read.loc["VAE", "mean"] and probes([few]).empty
     assert not codes_by_label({}).axes[0].get_title()
