@@ -21,7 +21,7 @@ from lagvae_lib.inference.aggressive import Aggressive
 from lagvae_lib.inference.amortised import Amortised
 from lagvae_lib.models.vae import VAE
 from lagvae_lib.numerics import PRECISIONS, lower_dtype, numerics
-from lagvae_lib.runs.train import machine
+from lagvae_lib.runs.provenance import machine
 
 PLAIN = 200
 # Of an epoch, and epochs of the aggressive stage and after it; the epochs are round numbers near the released logs'

@@ -11,6 +11,7 @@ from lagvae_lib.data.text import END, PAD, START, UNKNOWN, Vocab
 from lagvae_lib.models.text import LSTMDecoder, LSTMEncoder
 from lagvae_lib.models.vae import VAE
 from lagvae_lib.sampling.text import (
+    WORDS_ONLY,
     Decoded,
     beam,
     greedy,
@@ -97,6 +98,18 @@ def test_score_is_log_prob_of_the_sentence(decode, nz):
     for row, (sentence, log_prob) in enumerate(zip(found.sentences(), found.log_prob, strict=True)):
         expected = score(decoder, sentence.tolist(), z if z is None else z[row])
         assert float(log_prob) == pytest.approx(expected, rel=1e-5, abs=1e-5)
+
+
+@pytest.mark.parametrize("decode", [greedy, DECODERS["sampled"]], ids=["greedy", "sampled"])
+def test_words_only_leaves_out_unknown_words_and_nothing_else(decode):
+    decoder, z = decoder_of(scale=0.7), torch.randn(15, NZ)
+    with torch.no_grad():
+        decoder.vocabulary.weight[UNKNOWN] *= 10  # by far the most probable word, half of the time
+    assert (decode(decoder, z, 8).words == UNKNOWN).any()
+    found = decode(decoder, z, 8, forbidden=WORDS_ONLY)
+    assert not (found.words == UNKNOWN).any()
+    for row, (sentence, log_prob) in enumerate(zip(found.sentences(), found.log_prob, strict=True)):
+        assert float(log_prob) == pytest.approx(score(decoder, sentence.tolist(), z[row]), rel=1e-5, abs=1e-5)
 
 
 @each_decoder

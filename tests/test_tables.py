@@ -11,6 +11,7 @@ import torch
 from lagvae_lib import notebook, plots
 from lagvae_lib.config.profiles import TABLE
 from lagvae_lib.data import family
+from lagvae_lib.data.sources import MissingData
 from lagvae_lib.notebook import display
 from lagvae_lib.notebook.released import Speaker, score, speaker
 from lagvae_lib.paper import rows, tables
@@ -131,6 +132,20 @@ def test_banner_names_a_stand_in():
     assert "(asked for: <code>&lt;yelp&gt;</code>)" in text
     assert display.TITLES["data.max_len"] not in text  # it is not cut
     assert display.TITLES["data.max_len"] in display.banner(settings_of(), tiny_data())
+
+
+def test_a_banner_and_a_record_need_no_data(results, monkeypatch):
+    def missing(*names, **options):
+        raise MissingData("no data here")
+
+    monkeypatch.setattr(display, "load", missing)
+    monkeypatch.setattr(train, "load_data", missing)
+    text = display.banner(replace(settings_of(), dataset="yelp", methods=("vae",)))
+    assert "not at hand" in text and "yelp-small" in text
+    with pytest.raises(MissingData):
+        train.run_named("yelp", "vae", "smoke", 0)
+    monkeypatch.setattr(train, "resolve", lambda *names, **options: config_of("vae"))
+    assert train.run_named("yelp", "vae", "smoke", 0).folder == results[1].folder
 
 
 def test_paper_departs_from_nothing():

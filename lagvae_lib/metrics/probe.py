@@ -1,9 +1,12 @@
-"""What a linear probe reads from the code: information that a person cares about, such as a review's stars.
+"""What can be read from the code: information that a person cares about, such as a review's stars.
 
-The model never sees the labels. The probe is a multinomial logistic regression on the posterior means, judged on
-examples that it was not fitted to, so that what it reads is a lower bound on the information in them about the label.
+The model never sees the labels. A probe is a multinomial logistic regression, judged on examples that it was not fitted
+to, so that what it reads is a lower bound on the information about the label. It is to read draws of z, not posterior
+means: a mean that moves by a hundredth of q's own spread tells a probe everything, and the decoder, which sees z,
+nothing.
 """
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -28,8 +31,25 @@ class Probe(NamedTuple):
     majority: float
 
 
-def linear_probe(means: np.ndarray, labels: np.ndarray, folds: int = FOLDS, seed: int = 0) -> Probe:
-    """What a linear probe reads of `labels` [N] from posterior means [N, nz], cross-validated over `folds` parts.
+def draw(codes: Mapping[str, np.ndarray], seed: int = 0) -> np.ndarray:
+    """One z ~ q(z|x) of each example, [N, nz], from the `means` and `logvar` that a record keeps."""
+    means, logvar = (codes[name].astype(np.float64) for name in ("means", "logvar"))
+    return means + np.exp(0.5 * logvar) * np.random.default_rng(seed).standard_normal(means.shape)
+
+
+def pooled(values: np.ndarray, least: float = 0.01) -> np.ndarray:
+    """The class of each of `values` [N], as numbers: those rarer than `least` of all are one class together."""
+    _, numbers, counts = np.unique(values, return_inverse=True, return_counts=True)
+    return np.where(counts < least * len(values), -1, np.arange(len(counts)))[numbers]
+
+
+def ranges(values: np.ndarray, parts: int = 10) -> np.ndarray:
+    """Which of `parts` equally frequent ranges each of `values` [N] lies in; fewer where one value is that frequent."""
+    return np.digitize(values, np.unique(np.quantile(values, np.arange(1, parts) / parts)))
+
+
+def linear_probe(z: np.ndarray, labels: np.ndarray, folds: int = FOLDS, seed: int = 0) -> Probe:
+    """What a linear probe reads of `labels` [N] from codes [N, nz], cross-validated over `folds` parts.
 
     Raises `TooFewLabels` where there are fewer than two labels, or a label has fewer examples than there are folds.
     """
@@ -44,7 +64,7 @@ def linear_probe(means: np.ndarray, labels: np.ndarray, folds: int = FOLDS, seed
         raise TooFewLabels(f"a probe needs two labels with at least {folds} examples each, not {found}")
     probe = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
     parts = StratifiedKFold(folds, shuffle=True, random_state=seed)
-    x = np.asarray(means, dtype=np.float64)
+    x = np.asarray(z, dtype=np.float64)
     predicted = cross_val_predict(probe, x, numbers, cv=parts, method="predict_proba")  # [N, labels]
     share = counts / counts.sum()
     entropy = float(-(share * np.log(share)).sum())

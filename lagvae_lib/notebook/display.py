@@ -8,9 +8,10 @@ from html import escape
 import pandas as pd
 
 from lagvae_lib.config.methods import find, label
-from lagvae_lib.config.profiles import TABLE
-from lagvae_lib.data import family
-from lagvae_lib.data.loading import Data
+from lagvae_lib.config.profiles import TABLE, resolve
+from lagvae_lib.data import family, resolve_name
+from lagvae_lib.data.loading import Data, load
+from lagvae_lib.data.sources import MissingData
 from lagvae_lib.inference.aggressive import Aggressive
 from lagvae_lib.notebook.parameters import Settings
 from lagvae_lib.notebook.side_by_side import Board
@@ -46,11 +47,19 @@ class Html(str):
         return f"<Html of {len(self)} characters>"
 
 
-def banner(settings: Settings, data: Data) -> Html:
+def banner(settings: Settings, data: Data | None = None) -> Html:
     """What this notebook is really run on: data set, its size, stand-in or not, profile, each departure from the paper.
 
-    The departures are computed from the profiles' table, where `paper` holds the paper's values.
+    data: by default those of the settings; records can be shown where these are missing. The departures are computed
+    from the profiles' table, where `paper` holds the paper's values.
     """
+    data = data or _of(settings)
+    if data is None:
+        name = resolve_name(settings.dataset, settings.profile)
+        return Html(
+            f"<p><b>Data:</b> <code>{escape(name)}</code>, not at hand: only what is on record can be shown.</p>"
+            f"<p><b>Profile <code>{settings.profile}</code>:</b> {SAYS[settings.profile]}</p>"
+        )
     asked = "" if data.name == settings.dataset else f" (asked for: <code>{escape(settings.dataset)}</code>)"
     kind = f"<b>A stand-in: {STAND_IN[family(settings.dataset)]}.</b> " if data.stand_in else ""
     changed = departures(settings.dataset, settings.profile)
@@ -74,6 +83,17 @@ def banner(settings: Settings, data: Data) -> Html:
         f"<details><summary>Where the data come from, and every departure from the paper</summary><ul>{notes}</ul>"
         f"{table}</details>"
     )
+
+
+def _of(settings: Settings) -> Data | None:
+    """The data that the settings mean; None where they can't be had."""
+    method = (*settings.methods, settings.values.get("method"))[0]
+    name = resolve_name(settings.dataset, settings.profile)
+    try:
+        config = resolve(name, method, settings.profile, settings.seed)
+        return load(settings.dataset, config.data, profile=settings.profile)
+    except MissingData:
+        return None
 
 
 def _sizes(data: Data) -> str:

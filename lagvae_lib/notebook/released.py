@@ -1,10 +1,13 @@
 """Which trained model a notebook samples from: released weights if they are here, else the notebook's own run."""
 
+from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
+from lagvae_lib.config.methods import label
 from lagvae_lib.config.profiles import Config, resolve
 from lagvae_lib.data import resolve_name
 from lagvae_lib.data.loading import Data
@@ -12,8 +15,8 @@ from lagvae_lib.data.loading import load as load_data
 from lagvae_lib.data.sources import MissingData
 from lagvae_lib.notebook.parameters import Settings
 from lagvae_lib.runs.record import Run, folder_of, load
-from lagvae_lib.runs.speak import LONGEST
-from lagvae_lib.runs.train import run_named, trained_model
+from lagvae_lib.runs.speak import LONGEST, speak
+from lagvae_lib.runs.train import NoWeights, run_named, trained_model
 
 
 @dataclass(frozen=True)
@@ -106,6 +109,16 @@ def _with_weights(config: Config, settings: Settings, data: Data | None = None) 
     if run.metrics["provenance"]["data_sha256"] != data.sha256:
         return None
     return Speaker(trained_model(config, data), data, run, (config.data.max_len or LONGEST) + 1)
+
+
+def sentences_from_prior(dataset: str, methods: Iterable[str], sentences: int = 4) -> dict[str, list[str]]:
+    """By label, what the recorded `scaled` models of seed 0 write, each sentence from its own z; without those whose
+    weights or words are not here."""
+    spoken = {}
+    for method in methods:
+        with suppress(NoWeights):
+            spoken[label(method, "text")] = speak(resolve(dataset, method, "scaled", 0, kind="text"), sentences)
+    return spoken
 
 
 @torch.no_grad()

@@ -15,13 +15,13 @@ from lagvae_lib.config.methods import find
 from lagvae_lib.data import resolve_name
 from lagvae_lib.paper import published
 from lagvae_lib.paper.formats import as_csv, as_latex, as_markdown
+from lagvae_lib.paper.plan import OURS
 from lagvae_lib.paper.rows import DATASETS, row_label, row_runs
 from lagvae_lib.paper.tables import Table, inner_table, main_table, timing
 from lagvae_lib.plots import posterior_space, style
 from lagvae_lib.plots import records as curves
 from lagvae_lib.runs.record import Records, trajectory_of
 
-FIGURE_5 = ("vae-anneal", "beta-0.2", "aggressive")
 DRAWN = 25  # decoder updates in Figure 3; more would cover its panels with lines
 
 
@@ -38,9 +38,10 @@ def all_figures(records: Records) -> dict[str, Callable[[], Figure]]:
     """Every figure that the records at hand can give, by the name of its files. Figures 2 and 3 are the toy's."""
     found: dict[str, Callable[[], Figure]] = {"figure4": lambda: figure_4(records)}
     yelp = records.of(resolve_name("yelp", records.profile))
-    chosen = {find(method).label: row_runs(yelp, method)[0] for method in FIGURE_5 if row_runs(yelp, method)}
+    panels = ("vae-anneal", "beta-0.2", OURS.get(records.profile, "aggressive"))
+    chosen = {find(method).label: row_runs(yelp, method)[0] for method in panels if row_runs(yelp, method)}
     if chosen:
-        found["figure5"] = lambda: curves.dynamics(chosen)
+        found["figure5"] = lambda: curves.dynamics(chosen, nats=8)  # above it the KL of a few first updates alone
     toy = records.toy()
     pair = {label: row_runs(toy, method) for label, method in (("VAE", "vae"), ("Aggressive", "aggressive"))}
     if all(pair.values()):

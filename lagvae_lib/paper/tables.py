@@ -1,15 +1,12 @@
 """Tables 1 to 4 from records alone, each cell beside the one that the paper prints."""
 
 from collections.abc import Iterable
-from contextlib import suppress
 from dataclasses import dataclass
 
 import pandas as pd
 
 from lagvae_lib.config.methods import knobs, label
 from lagvae_lib.data import family, resolve_name
-from lagvae_lib.metrics.comparison import interval
-from lagvae_lib.metrics.probe import TooFewLabels, linear_probe
 from lagvae_lib.paper import plan, published
 from lagvae_lib.paper.rows import (
     AT_CAP,
@@ -91,25 +88,6 @@ def _printed(dataset: str, method: str) -> dict[str, str]:
         return {}
     row = published.published(name, method)
     return {metric: getattr(row, metric).text for metric in METRICS}
-
-
-def probes(runs: Iterable[Run]) -> pd.DataFrame:
-    """What a linear probe reads of the labels from each method's codes, nats: by seed, and the mean with half of its
-    95% interval; beside it H(label), the most that there is. Left out are runs without codes, or with too few labels.
-    """
-    rows = {}
-    for run in runs:
-        with suppress(TooFewLabels):
-            if run.codes:
-                found = linear_probe(run.codes["means"], run.codes["labels"])
-                rows.setdefault(label(run.metrics["method"], run.family), {})[run.metrics["seed"]] = found
-    seeds, shown = sorted({seed for of in rows.values() for seed in of}), {}
-    for name, of in rows.items():
-        nats = interval([found.nats for found in of.values()])
-        shown[name] = {f"seed {seed}": f"{of[seed].nats:+.3f}" if seed in of else "" for seed in seeds}
-        shown[name]["mean"] = f"{nats.mean:+.3f}" + (f" ± {nats.half_width:.3f}" if len(of) > 1 else "")
-        shown[name]["H(label)"] = f"{max(found.entropy for found in of.values()):.2f}"
-    return pd.DataFrame.from_dict(shown, orient="index")
 
 
 def paper_rows(dataset: str, methods: Iterable[str]) -> pd.DataFrame:

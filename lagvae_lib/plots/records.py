@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullLocator
 
-from lagvae_lib.config.methods import colour
+from lagvae_lib.config.methods import colour, label
 from lagvae_lib.metrics import THRESHOLD
 from lagvae_lib.metrics.inner_loop import counts_of_noise, mean_count
 from lagvae_lib.plots import COLOURS, WIDTH
@@ -130,8 +130,8 @@ def nll_against_au(panels: Mapping[str, Mapping[str, list[Run]]]) -> Figure:
     figure, axes = plt.subplots(1, max(1, len(panels)), figsize=(WIDTH, 5), sharex=True, squeeze=False)
     for ax, (title, rows) in zip(axes[0], panels.items(), strict=False):
         edge = _edge([run.metrics["nll"] for runs in rows.values() for run in runs])
-        for label, runs in rows.items():
-            _points(ax, label, runs, edge)
+        for name, runs in rows.items():
+            _points(ax, name, runs, edge)
         if edge < math.inf:
             ax.set_ylim(top=edge)
         ax.set(title=title, xlabel="active units", ylabel="NLL, nats per example")
@@ -160,6 +160,18 @@ def _points(ax: Axes, label: str, runs: list[Run], edge: float) -> None:
         if y > edge:
             below = {"xytext": (0, -7), "textcoords": "offset points", "ha": "center", "va": "top"}
             ax.annotate(f"{y:.1f} →", (x, edge), rotation=90, fontsize="small", **below)
+
+
+def nll_by_length(runs: Iterable[Run]) -> Figure:
+    """NLL of each run against the decoder updates after which its schedule ended it, one colour per method."""
+    figure, ax = plt.subplots(figsize=(0.8 * WIDTH, 4))
+    for run in runs:
+        method = run.metrics["method"]
+        name, marker = label(method, run.family), MARKERS.get(method.split("+")[0], "P")
+        ax.scatter(run.history["iteration"].iloc[-1], run.metrics["nll"], 60, colour(method), marker=marker, label=name)
+    ax.set(xlabel="decoder updates of the run", ylabel="NLL, nats per example")
+    _legend_below(figure, [ax])
+    return figure
 
 
 def _edge(values: list[float]) -> float:

@@ -2,7 +2,7 @@
 
     results/runs/<profile>/<data set>/<method>/seed<k>/
         config.json   history.csv   metrics.json   dynamics.csv                         committed
-        points.npz (the toy's posterior means)   codes.npz (labelled data: those of the test set)   committed
+        points.npz (the toy's posterior means)   codes.npz (text, labelled data: those of the test set)   committed
         weights.safetensors   vocabulary.json (text)           committed for the runs that notebooks sample from
         checkpoint.pt                                                                   not committed
 
@@ -107,7 +107,7 @@ def _read(folder: Path) -> Run:
         pd.read_csv(folder / "history.csv"),
         pd.read_csv(dynamics) if dynamics.exists() else pd.DataFrame(),
         _arrays(folder / "points.npz"),
-        _arrays(folder / "codes.npz"),
+        codes if "logvar" in (codes := _arrays(folder / "codes.npz")) else {},  # an older record has the means alone
     )
 
 

@@ -11,7 +11,7 @@ from lagvae_lib.data.text import Vocab
 from lagvae_lib.errors import BadValue
 from lagvae_lib.runs.record import AGAIN, BadRecord, folder_of
 from lagvae_lib.runs.train import NoWeights, trained_model
-from lagvae_lib.sampling.text import greedy, prior_samples, sampled
+from lagvae_lib.sampling.text import WORDS_ONLY, greedy, prior_samples, sampled
 
 LONGEST = 60  # words decoded where a profile does not cut documents
 
@@ -35,7 +35,7 @@ def vocabulary(config: Config) -> Vocab:
 
 @torch.no_grad()
 def speak(config: Config, sentences: int = 5, temperature: float | None = None) -> list[str]:
-    """Sentences of a finished text run, each from its own z ~ N(0, I); the seed of the run draws them.
+    """Sentences of a finished text run, each from its own z ~ N(0, I) and without <unk>; the run's seed draws them.
 
     temperature: None takes the most probable word every time, so that only z tells one sentence from the next; a number
         draws words from p(word | before, z)^(1 / temperature). A model without z draws its words.
@@ -53,8 +53,8 @@ def speak(config: Config, sentences: int = 5, temperature: float | None = None) 
     model, generator = trained_model(config, Words(vocab)), torch.Generator().manual_seed(config.seed)
     words = (config.data.max_len or LONGEST) + 1
     if config.method.model == "autoregressive":
-        return sampled(model.decoder, None, words, sentences, temperature or 1.0, generator).text(vocab)
+        return sampled(model.decoder, None, words, sentences, temperature or 1.0, generator, WORDS_ONLY).text(vocab)
     z = prior_samples(model, sentences, generator)
     if temperature is None:
-        return greedy(model.decoder, z, words).text(vocab)
-    return sampled(model.decoder, z, words, temperature=temperature, generator=generator).text(vocab)
+        return greedy(model.decoder, z, words, forbidden=WORDS_ONLY).text(vocab)
+    return sampled(model.decoder, z, words, 1, temperature, generator, WORDS_ONLY).text(vocab)

@@ -2,8 +2,6 @@
 
 import io
 import os
-import platform
-import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,18 +16,31 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from safetensors.torch import save as safetensors
 
-from lagvae_lib import atomic, paths
+from lagvae_lib import atomic
 from lagvae_lib.config.build import build_model
 from lagvae_lib.config.machine import choose_device
 from lagvae_lib.config.profiles import Config, resolve
-from lagvae_lib.data import resolve_name
+from lagvae_lib.data import is_file, resolve_name
 from lagvae_lib.data.loading import Data
 from lagvae_lib.data.loading import load as load_data
 from lagvae_lib.errors import Diverged, UserError
-from lagvae_lib.metrics.evaluate import IW_SAMPLES, encode, evaluate
-from lagvae_lib.numerics import describe, numerics
+from lagvae_lib.metrics.evaluate import IW_SAMPLES, evaluate
+from lagvae_lib.numerics import numerics
+from lagvae_lib.runs.codes import codes_of
 from lagvae_lib.runs.observe import observer
-from lagvae_lib.runs.record import AGAIN, BadCheckpoint, BadRecord, Run, RunBusy, as_json, auto_profile, folder_of, load
+from lagvae_lib.runs.provenance import provenance
+from lagvae_lib.runs.record import (
+    AGAIN,
+    BadCheckpoint,
+    BadRecord,
+    Run,
+    RunBusy,
+    as_json,
+    auto_profile,
+    finished,
+    folder_of,
+    load,
+)
 from lagvae_lib.training import FINAL, Trainer, noise
 
 CHECKPOINT_SECONDS = 60.0
@@ -46,7 +57,11 @@ def run_named(
     precision: str = "float32",
     deterministic: bool = False,
 ) -> Run:
-    """`run` from names alone, data included."""
+    """`run` from names alone, data included; a finished run of a named data set is loaded without them."""
+    if profile != "auto" and not is_file(dataset):
+        config = resolve(resolve_name(dataset, profile), method, profile, seed, precision)
+        if finished(config):
+            return _loaded(folder_of(config), report)
     chosen = choose_device(device, dataset)
     return run(*prepared(dataset, method, profile, seed, precision), chosen, report, deterministic=deterministic)
 
@@ -215,8 +230,8 @@ def _finish(folder: Path, config: Config, data: Data, trainer: Trainer, device: 
     seconds["test"], cpu["test"] = time.perf_counter() - start[0], time.process_time() - start[1]
     atomic.write_text(folder / "history.csv", pd.DataFrame(trainer.state.history).round(6).to_csv(index=False))
     _write_observations(folder, trainer.state.observations)
-    if data.labels is not None and config.method.model != "autoregressive":
-        _write_codes(folder, trainer.evaluated, data, device)
+    if config.method.model != "autoregressive" and (data.labels is not None or data.family == "text"):
+        _write_arrays(folder / "codes.npz", codes_of(trainer.evaluated, data, device))
     half = {
         name: (value.half() if value.is_floating_point() else value).contiguous()
         for name, value in trainer.model.state_dict().items()
@@ -242,14 +257,6 @@ def _fresh(config: Config, data: Data, model, device: str, samples: list[int]) -
     return {"fresh": {key: values[key] for key in ("nll", "elbo", "kl", "mi", "nll_standard_error") if key in values}}
 
 
-@torch.no_grad()
-def _write_codes(folder: Path, model, data: Data, device: str) -> None:
-    """codes.npz: the test set's posterior means in half precision, and the labels that the model never saw."""
-    q, _ = encode(model, data.test.to(device))
-    with atomic.replace_with(folder / "codes.npz") as temporary, open(temporary, "wb") as f:
-        np.savez_compressed(f, means=q.mu.half().cpu().numpy(), labels=np.asarray(data.test_labels))
-
-
 def _write_observations(folder: Path, observations: list[dict]) -> None:
     """Numbers go to dynamics.csv, tensors (the toy's points) to points.npz, stacked and in half precision."""
     if not observations:
@@ -259,51 +266,14 @@ def _write_observations(folder: Path, observations: list[dict]) -> None:
     names = [name for name, value in observations[0].items() if isinstance(value, torch.Tensor)]
     if names:
         arrays = {name: torch.stack([row[name] for row in observations]).half().numpy() for name in names}
-        with atomic.replace_with(folder / "points.npz") as temporary, open(temporary, "wb") as f:
-            np.savez_compressed(f, iteration=np.array([row["iteration"] for row in observations]), **arrays)
+        _write_arrays(
+            folder / "points.npz", {"iteration": np.array([row["iteration"] for row in observations]), **arrays}
+        )
 
 
-def provenance(data: Data, device: str) -> dict:
-    """What a number can be traced back to."""
-    return {
-        "git": _git("rev-parse", "HEAD"),
-        "modified": bool(_git("status", "--porcelain", "--", "lagvae_lib")),
-        "data": data.name,
-        "data_source": data.source,
-        "data_sha256": data.sha256,
-        "stand_in": data.stand_in,
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "numpy": np.__version__,
-        **machine(device),
-        **describe(),
-        "threads": torch.get_num_threads(),
-        "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-    }
-
-
-def machine(device: str) -> dict:
-    """The device by name and, of a GPU, what drives it."""
-    if not device.startswith("cuda"):
-        return {"device": platform.machine()}
-    return {
-        "device": torch.cuda.get_device_name(device),
-        "cuda": torch.version.cuda,
-        "cudnn": torch.backends.cudnn.version(),
-        "driver": _output("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"),
-    }
-
-
-def _git(*arguments: str) -> str | None:
-    return _output("git", "-C", str(paths.ROOT), *arguments)
-
-
-def _output(*command: str) -> str | None:
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, check=True)
-    except (OSError, subprocess.CalledProcessError):
-        return None  # not a checkout, or no such program: the record then says null
-    return done.stdout.strip()
+def _write_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
+    with atomic.replace_with(path) as temporary, open(temporary, "wb") as f:
+        np.savez_compressed(f, **arrays)
 
 
 def _rounded(seconds: dict[str, float]) -> dict[str, float]:

@@ -5,17 +5,18 @@ the decoder as it is, although <pad> and <s> are never chosen: it equals `decode
 All functions need the decoder in evaluation mode and raise ValueError otherwise: dropout would decode another model.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from lagvae_lib.data.text import END, PAD, START, Vocab
+from lagvae_lib.data.text import END, PAD, START, UNKNOWN, Vocab
 from lagvae_lib.models.gaussian import standard_noise
 from lagvae_lib.models.vae import VAE
 
-FORBIDDEN = [PAD, START]
+FORBIDDEN = (PAD, START)
+WORDS_ONLY = (PAD, START, UNKNOWN)  # for sentences to be read: a small vocabulary's most probable word is often <unk>
 
 
 class Decoded(NamedTuple):
@@ -33,13 +34,15 @@ class Decoded(NamedTuple):
         return [" ".join(vocab.decode(row)) for row in self.words]
 
 
-def greedy(decoder: nn.Module, z: Tensor | None, max_tokens: int, rows: int = 1) -> Decoded:
+def greedy(
+    decoder: nn.Module, z: Tensor | None, max_tokens: int, rows: int = 1, forbidden: Sequence[int] = FORBIDDEN
+) -> Decoded:
     """The most probable word at every step.
 
     z: [B, nz], or None for a decoder without a latent variable, which then writes `rows` sentences.
-    max_tokens: maximum number of words, </s> included.
+    max_tokens: maximum number of words, </s> included. forbidden: ids that are never chosen, such as `WORDS_ONLY`.
     """
-    return _generate(decoder, z, max_tokens, rows, lambda log_p: log_p.argmax(1))
+    return _generate(decoder, z, max_tokens, rows, lambda log_p: log_p.argmax(1), forbidden)
 
 
 def sampled(
@@ -49,8 +52,9 @@ def sampled(
     rows: int = 1,
     temperature: float = 1.0,
     generator: torch.Generator | None = None,
+    forbidden: Sequence[int] = FORBIDDEN,
 ) -> Decoded:
-    """Every word drawn from p(word | before, z)^(1 / temperature), normalised over all words but <pad> and <s>.
+    """Every word drawn from p(word | before, z)^(1 / temperature), normalised over all words but those forbidden.
 
     The score is that of the sentence at temperature 1. Raises ValueError unless the temperature is positive.
     """
@@ -63,7 +67,7 @@ def sampled(
         waiting = torch.empty(log_p.shape, dtype=log_p.dtype, device=device).exponential_(generator=generator)
         return (log_p / temperature - waiting.log().to(log_p.device)).argmax(1)
 
-    return _generate(decoder, z, max_tokens, rows, draw)
+    return _generate(decoder, z, max_tokens, rows, draw, forbidden)
 
 
 @torch.no_grad()
@@ -102,9 +106,9 @@ def _continuations(log_p: Tensor, last: Tensor) -> Tensor:
     return torch.where(finished, padding, log_p)
 
 
-def _allowed(log_p: Tensor) -> Tensor:
-    """`log_p` [B, V] with <pad> and <s> made impossible."""
-    return log_p.index_fill(1, torch.tensor(FORBIDDEN, device=log_p.device), -torch.inf)
+def _allowed(log_p: Tensor, forbidden: Sequence[int] = FORBIDDEN) -> Tensor:
+    """`log_p` [B, V] with some words made impossible."""
+    return log_p.index_fill(1, torch.tensor(forbidden, device=log_p.device), -torch.inf)
 
 
 def _check(decoder: nn.Module, z: Tensor | None, max_tokens: int, rows: int) -> int:
@@ -118,7 +122,12 @@ def _check(decoder: nn.Module, z: Tensor | None, max_tokens: int, rows: int) -> 
 
 @torch.no_grad()
 def _generate(
-    decoder: nn.Module, z: Tensor | None, max_tokens: int, rows: int, pick: Callable[[Tensor], Tensor]
+    decoder: nn.Module,
+    z: Tensor | None,
+    max_tokens: int,
+    rows: int,
+    pick: Callable[[Tensor], Tensor],
+    forbidden: Sequence[int],
 ) -> Decoded:
     rows = _check(decoder, z, max_tokens, rows)
     h, c, share = decoder.start(z, rows)
@@ -126,7 +135,7 @@ def _generate(
     total, unfinished = h.new_zeros(rows), torch.ones(rows, dtype=torch.bool, device=h.device)
     for _ in range(max_tokens):
         log_p, h, c = decoder.next_word(words[-1], h, c, share)
-        word = pick(_allowed(log_p))
+        word = pick(_allowed(log_p, forbidden))
         total += torch.where(unfinished, log_p.gather(1, word.unsqueeze(1)).squeeze(1), 0.0)
         words.append(torch.where(unfinished, word, PAD))
         unfinished &= word != END
