@@ -54,6 +54,7 @@ def dynamics(runs: Mapping[str, Run], nats: float | None = None) -> Figure:
     figure, axes = _panels(runs)
     for ax, (name, run) in zip(axes, runs.items(), strict=False):
         ax.set(title=name, xlabel="decoder updates")
+        ax.xaxis.set_major_locator(MaxNLocator(4))
         _noise(ax, run)
         for title, (shade, paper, large) in CURVES.items():
             wide = {} if large else {"linewidth": 5, "alpha": 0.4}  # or the last curve covers the first at collapse
@@ -112,7 +113,7 @@ def nll_by_samples(runs: Mapping[str, Run]) -> Figure:
     ax.set_xticks(ticks, [str(k) for k in ticks])
     ax.xaxis.set_minor_locator(NullLocator())
     if runs:
-        ax.legend()
+        _legend_below(figure, [ax])
     return figure
 
 
