@@ -24,6 +24,7 @@ from lagvae_lib.runs import train
 from tests.tiny import tiny_config, tiny_data
 
 LEFT = {"config.json", "history.csv", "metrics.json", "dynamics.csv", "weights.safetensors", ".lock"}
+LEFT |= {"codes.npz", "vocabulary.json"}  # of text
 TIMES = ("seconds", "cpu_seconds", "provenance")
 
 

@@ -16,7 +16,7 @@ def test_notebooks_of_text_on_forty_notes(tmp_path):
     names = execute("03_yelp.ipynb", dataset=path, methods="vae", profile="smoke", device="cpu")
     assert len(names["x"]) == len(names["mu"]) == 4
     names = execute("07_after_the_paper.ipynb", dataset=path, methods="bn-vae", profile="smoke", device="cpu")
-    assert names["results"]["bn-vae"].metrics["dataset"] == names["here"].name
+    assert names["results"]["bn-vae"].metrics["dataset"].startswith("notes-")
 
 
 def test_notebooks_of_images_on_thirty_images(tmp_path):
