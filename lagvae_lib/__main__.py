@@ -91,12 +91,12 @@ def _parser() -> argparse.ArgumentParser:
     check.add_argument("--chains", type=int, default=8, help="per example (default: 8)")
     check.set_defaults(do=_ais)
     speaker = commands.add_parser("speak", help="sentences of a finished text run, each from its own z ~ N(0, I)")
-    _name_a_run(speaker)
+    _name_a_run(speaker, profile="scaled")
     speaker.add_argument("--sentences", type=int, default=5)
     speaker.add_argument(
         "--temperature", type=float, help="draw the words; without it, the most probable one each time"
     )
-    speaker.set_defaults(do=_speak, profile="scaled")
+    speaker.set_defaults(do=_speak)
     written = commands.add_parser("tables", help="write every table and figure that the records give")
     written.add_argument("--profile", default="scaled", help=f"{', '.join(PROFILES)} (default: scaled)")
     written.set_defaults(do=_tables)
@@ -105,7 +105,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _name_a_run(parser: argparse.ArgumentParser) -> None:
+def _name_a_run(parser: argparse.ArgumentParser, profile: str = "auto") -> None:
     parser.add_argument("dataset", help=f"{', '.join(NAMES)}, or a path to your own text or images")
     parser.add_argument(
         "method",
@@ -114,7 +114,7 @@ def _name_a_run(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--label-column", help="of your own text: the column, by number or name, that is a label and no text"
     )
-    parser.add_argument("--profile", default="auto", help=f"{', '.join(PROFILES)} (default: by the machine)")
+    parser.add_argument("--profile", default=profile, help=f"{', '.join(PROFILES)} (default: {profile})")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, ..., or auto (default)")
     parser.add_argument("--precision", default="float32", help=f"{', '.join(PRECISIONS)} (default: float32)")

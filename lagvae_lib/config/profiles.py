@@ -208,7 +208,7 @@ TABLE = {
             window=10,  # 15 released; 10 is almost surely what the published text results used
             stop_patience=2,  # 1; one bad epoch of so few updates does not end the stage
         ),
-        # Trained until the schedule ends it, in a quarter of an hour: how it was found stands in results/README.md
+        # Trained until the schedule ends it, 10 to 50 minutes on one core: how it was found stands in results/README.md
         "scaled": replace(
             TEXT,
             # all words, all 20,000 / 97-word documents, 100,000 / 10,000 / 10,000 of them

@@ -27,9 +27,10 @@ def about(runs: Iterable[Run]) -> pd.DataFrame:
             codes = {name: values[:: -(-len(values) // READ)] for name, values in run.codes.items()}
             row = rows[f"{label(run.metrics['method'], run.family)}, seed {run.metrics['seed']}"] = {}
             row["MI, all examples"] = run.metrics["mi_large"]
-            with suppress(TooFewLabels, KeyError):
-                probe = linear_probe(draw(codes), codes["labels"])
-                row["label, linear probe"], most["label, linear probe"] = probe.nats, probe.entropy
+            if "labels" in codes:
+                with suppress(TooFewLabels):
+                    probe = linear_probe(draw(codes), codes["labels"])
+                    row["label, linear probe"], most["label, linear probe"] = probe.nats, probe.entropy
             for title, classes in _classes(codes).items():
                 row[title], most[title] = _by_bayes(codes, classes)
     return pd.DataFrame.from_dict(rows | ({"the most there is": most} if rows else {}), orient="index")
