@@ -126,7 +126,7 @@ def _images(profile: str) -> ImageShape:
 
 
 PAPER = _text("text, paper", "text", "paper", 20_000, 80)
-SCALED = _text("text, scaled", "text", "scaled", 2_004, 62)
+SCALED = _text("text, scaled", "text", "scaled", 1_004, 52)
 TOY = _text("toy", "toy", "paper", 1_004, 12)
 IMAGES_PAPER, IMAGES_SCALED = _images("paper"), _images("scaled")
 TINY = Shape("text, tiny", words=50, length=7, batch=4, nz=3, embedding=6, hidden=8)

@@ -7,7 +7,7 @@ import sys
 from contextlib import suppress
 
 from lagvae_lib import paths
-from lagvae_lib.config.machine import choose_device
+from lagvae_lib.config.machine import choose_device, choose_precision
 from lagvae_lib.config.methods import METHODS, label
 from lagvae_lib.config.profiles import PROFILES
 from lagvae_lib.data import NAMES, with_label_column
@@ -117,7 +117,7 @@ def _name_a_run(parser: argparse.ArgumentParser, profile: str = "auto") -> None:
     parser.add_argument("--profile", default=profile, help=f"{', '.join(PROFILES)} (default: {profile})")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, ..., or auto (default)")
-    parser.add_argument("--precision", default="float32", help=f"{', '.join(PRECISIONS)} (default: float32)")
+    parser.add_argument("--precision", default="auto", help=f"{', '.join(PRECISIONS)}, or auto (default)")
 
 
 # Each command imports what it needs itself: to list names takes no PyTorch.
@@ -127,8 +127,9 @@ def _ais(args: argparse.Namespace) -> None:
     from lagvae_lib.runs.ais_check import compare
     from lagvae_lib.runs.train import prepared
 
-    config, loaded = prepared(_dataset(args), args.method, args.profile, args.seed, args.precision)
-    found = compare(config, loaded, choose_device(args.device, args.dataset), args.examples, args.steps, args.chains)
+    device = choose_device(args.device, args.dataset)
+    config, loaded = prepared(_dataset(args), args.method, args.profile, args.seed, _precision(args, device))
+    found = compare(config, loaded, device, args.examples, args.steps, args.chains)
     print("  ".join(f"{name} {value:.3f}" for name, value in found.items() if isinstance(value, float)))
 
 
@@ -138,7 +139,8 @@ def _speak(args: argparse.Namespace) -> None:
     from lagvae_lib.runs.speak import speak
     from lagvae_lib.runs.train import prepared
 
-    names = (args.method, choose(args.profile, PROFILES, "profile"), args.seed, args.precision)
+    precision = _precision(args, choose_device(args.device, args.dataset))
+    names = (args.method, choose(args.profile, PROFILES, "profile"), args.seed, precision)
     if is_file(args.dataset):  # whose record is named by what is in the file
         config, _ = prepared(_dataset(args), *names)
     else:
@@ -164,6 +166,10 @@ def _tables(args: argparse.Namespace) -> None:
         )
 
 
+def _precision(args: argparse.Namespace, device: str) -> str:
+    return choose_precision(args.precision, args.dataset, args.profile, device)
+
+
 def _dataset(args: argparse.Namespace) -> str:
     return with_label_column(args.dataset, args.label_column)
 
@@ -174,7 +180,7 @@ def _run(args: argparse.Namespace) -> None:
     device, said = choose_device(args.device, args.dataset), None
     methods = [name.strip() for name in args.method.split(",") if name.strip()]
     for method in methods or [args.method]:
-        config, data = prepared(_dataset(args), method, args.profile, args.seed, args.precision)
+        config, data = prepared(_dataset(args), method, args.profile, args.seed, _precision(args, device))
         if data.name != said:
             _say_what_the_data_are(data)
         said = data.name

@@ -6,6 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
+from lagvae_lib.models import ops
+from lagvae_lib.models.holding import for_norm_alone
 from lagvae_lib.models.ops import _whole, linear_cross_entropy, lstm, lstm_step
 
 shapes = settings(max_examples=15, deadline=None)
@@ -91,3 +93,31 @@ def test_bfloat16_products_change_the_gradient_by_under_a_percent(size):
     )
     error = (exact - low).norm() / exact.norm()
     assert 0 < error < 0.01
+
+
+@pytest.mark.parametrize("rough", [False, True])
+@pytest.mark.parametrize("tokens", [2, 12, 13, 40])
+def test_the_weights_gradient_by_bfloat16_products_of_several_chunks(tokens, rough, monkeypatch):
+    """Fewer chunks than wait for each other, as many, one more, and several times as many; whether all products are in
+    bfloat16 or, for a weight that is wanted for its norm, that one."""
+    hidden, weight, target = torch.randn(tokens, 8), torch.randn(30, 8), torch.randint(30, (tokens,))
+    hidden, weight = hidden.requires_grad_(), torch.nn.Parameter(weight)
+    expected = gradients(linear_cross_entropy(hidden, weight, target, rows=3).mean(), [hidden, weight])
+    monkeypatch.setattr(ops, "bfloat16_here", lambda: True)
+    monkeypatch.setattr(ops, "LARGE", 0)
+    precision = None if rough else torch.bfloat16
+    with for_norm_alone([weight] if rough else []):
+        found = gradients(
+            linear_cross_entropy(hidden, weight, target, rows=3, precision=precision).mean(), [hidden, weight]
+        )
+    assert torch.equal(found[0], expected[0]) == rough
+    for got, exact in zip(found, expected, strict=True):
+        assert (got - exact).norm() < 0.02 * exact.norm()
+    assert not torch.equal(found[1], expected[1])
+
+
+def test_a_second_backward_pass_makes_the_weights_gradient_again():
+    hidden, weight, target = torch.randn(7, 4), torch.randn(9, 4, requires_grad=True), torch.randint(9, (7,))
+    loss = linear_cross_entropy(hidden, weight, target, rows=3).mean()
+    first, second = (torch.autograd.grad(loss, weight, retain_graph=True)[0] for _ in range(2))
+    torch.testing.assert_close(first, second)

@@ -24,7 +24,7 @@ from lagvae_lib.errors import BadValue, Diverged
 from lagvae_lib.inference import MAX_NORM, Batch, Optimisers, Step, checks
 from lagvae_lib.inference.amortised import joint_step
 from lagvae_lib.inference.gradients import clip, means, share, zero_grad
-from lagvae_lib.models.holding import without_gradient, without_statistics
+from lagvae_lib.models.holding import for_norm_alone, without_gradient, without_statistics
 from lagvae_lib.names import choose, require
 
 if TYPE_CHECKING:
@@ -127,10 +127,10 @@ class Aggressive:
         """Encoder steps until convergence, the first on the outer batch; theta stays as it is, bit for bit."""
         moving, still = self._halves(model)
         checks.serves(optimiser, moving, self.moves, model)
-        frozen = still if self.clip == "separate" else []
+        hold = without_gradient if self.clip == "separate" else for_norm_alone
         window, previous = _Window(), None
         x, clipped = batch.x, 0
-        with without_gradient(frozen), self._statistics(model, still):
+        with hold(still), self._statistics(model, still):
             for step in range(1, (self.fixed_steps or self.max_steps) + 1):
                 loss = checks.loss_of(model, x, batch.kl_weight).loss
                 if step == 1:  # before anything has moved; later losses are looked at once a window

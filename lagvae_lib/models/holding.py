@@ -26,6 +26,19 @@ def without_gradient(parameters: Iterable[nn.Parameter]) -> Iterator[None]:
 
 
 @contextmanager
+def for_norm_alone(parameters: Iterable[nn.Parameter]) -> Iterator[None]:
+    """Inside the block gradients of `parameters` are wanted for their norm, and may be rough: `for_norm` says so."""
+    held = list(parameters)
+    for parameter in held:
+        parameter.for_norm = True
+    try:
+        yield
+    finally:
+        for parameter in held:
+            del parameter.for_norm
+
+
+@contextmanager
 def without_statistics(model: nn.Module, parameters: Iterable[nn.Parameter]) -> Iterator[None]:
     """Inside the block BatchNorm layers that own one of `parameters` leave their running statistics alone."""
     chosen = {id(parameter) for parameter in parameters}

@@ -14,12 +14,17 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.nn import functional as F
 
+from lagvae_lib.numerics import bfloat16_here
+
 ROWS_ACCELERATOR = 8192  # the same on a GPU: 650 MB
 ROWS = 256  # tokens whose logits exist at once: at 20,000 words 20 MB, small enough to stay near the processor
+FEW = 2**19  # logits, 2 MB, that may exist all at once with their gradients on a processor too
+LARGE = 2**18  # weights from which a product in bfloat16 saves more than the conversions cost
+HELD = 4  # chunks of that many whose gradients of the logits wait, in a lower precision, for one product
 
 
 def lower(precision: torch.dtype | None, like: Tensor) -> AbstractContextManager:
-    """Convolutions, and a GPU's recurrences, in `precision` inside the block; None leaves them as they are."""
+    """Convolutions in `precision` inside the block; None leaves them as they are."""
     return nullcontext() if precision is None else torch.autocast(like.device.type, precision)
 
 
@@ -115,73 +120,108 @@ def lstm_step(inputs: Tensor, w_hh: Tensor, h: Tensor, c: Tensor) -> tuple[Tenso
     return o * torch.tanh(c), c
 
 
-def _logits(hidden: Tensor, weight: Tensor, low: Tensor | None, out: Tensor) -> Tensor:
-    """W h [N, V] in the first N rows of `out`, whose memory serves one chunk after the other."""
-    out = out[: len(hidden)]
-    if low is None:
-        return torch.mm(hidden, weight.t(), out=out)
-    return out.copy_(hidden.to(low.dtype) @ low.t())
+class _OutputLayer:
+    """Logits W h of one chunk of tokens after the other, and the gradients that go back through them.
+
+    precision: of the products with W. gradient: of the product that is W's own gradient. Where that one is lower, the
+    gradients of up to `HELD` chunks of logits wait for one product: a sum of such products, in W's precision, costs a
+    fifth of what they do.
+    """
+
+    def __init__(self, weight: Tensor, rows: int, precision: torch.dtype | None, gradient: torch.dtype | None = None):
+        self.weight = weight if precision is None else weight.to(precision)
+        self.whole, self.lower, low = weight.new_empty(rows, len(weight)), precision is not None, gradient or precision
+        self.low = None if low is None else weight.new_empty(HELD * rows, len(weight), dtype=low)
+        self.d_weight, self.product, self.waiting = None, None, []
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """[N, V], in memory that the next chunk takes."""
+        whole = self.whole[: len(hidden)]
+        if not self.lower:
+            return torch.mm(hidden, self.weight.t(), out=whole)
+        return whole.copy_(torch.mm(hidden.to(self.weight.dtype), self.weight.t(), out=self._slot(len(hidden))))
+
+    def _slot(self, tokens: int) -> Tensor:
+        """Where the chunk after those that wait has its numbers in the lower precision."""
+        start = sum(map(len, self.waiting))
+        return self.low[start : start + tokens]
+
+    def back(self, d_logits: Tensor, hidden: Tensor, out: Tensor, trained: bool) -> None:
+        """The gradient of `hidden` into `out`; W's is added up where it is trained."""
+        low = None if self.low is None or not (self.lower or trained) else self._slot(len(hidden)).copy_(d_logits)
+        if self.lower:
+            out.copy_(low @ self.weight)
+        else:
+            torch.mm(d_logits, self.weight, out=out)
+        if trained and low is None:
+            self._sum(d_logits, hidden)
+        elif trained:
+            self.waiting.append(hidden)
+            if len(self.waiting) == HELD:
+                self.close()
+
+    def close(self) -> Tensor | None:
+        """W's gradient, with all that waited."""
+        if self.waiting:
+            hidden = torch.cat(self.waiting).to(self.low.dtype)
+            self._sum(self.low[: len(hidden)], hidden)
+            self.waiting = []
+        return self.d_weight
+
+    def _sum(self, d_logits: Tensor, hidden: Tensor) -> None:
+        first = self.d_weight is None
+        if first:
+            self.d_weight = torch.empty(len(self.weight), hidden.shape[1], dtype=self.whole.dtype, device=hidden.device)
+        if d_logits.dtype == self.d_weight.dtype:
+            torch.addmm(self.d_weight, d_logits.t(), hidden, beta=0.0 if first else 1.0, out=self.d_weight)
+            return
+        self.product = torch.mm(d_logits.t(), hidden) if first else torch.mm(d_logits.t(), hidden, out=self.product)
+        for total, product in zip(self.d_weight.split(ROWS), self.product.split(ROWS), strict=True):
+            total.copy_(product) if first else total.add_(product.to(total.dtype))  # of one type: five times as fast
 
 
 class _LinearCrossEntropy(Function):
     @staticmethod
-    def forward(ctx, hidden: Tensor, weight: Tensor, target: Tensor, rows: int, precision: torch.dtype | None):
-        low = weight.to(precision) if precision is not None else None
+    def forward(ctx, hidden: Tensor, weight: Tensor, target: Tensor, rows: int, *precisions: torch.dtype | None):
         nll, d_hidden = hidden.new_empty(len(hidden)), torch.empty_like(hidden)
-        d_weight = torch.zeros_like(weight) if ctx.needs_input_grad[1] else None
-        buffer = hidden.new_empty(min(rows, len(hidden)), len(weight))
+        layer, minus_one = _OutputLayer(weight, rows, *precisions), hidden.new_full((1, 1), -1.0)
         for start in range(0, len(hidden), rows):
             part = slice(start, start + rows)
-            exps = _logits(hidden[part], weight, low, buffer)
-            nll[part], total = _exponentiate_(exps, target[part])
-            _accumulate(exps, total, hidden[part], target[part], weight, low, d_hidden[part], d_weight)
-        ctx.save_for_backward(hidden, weight, target, d_hidden, d_weight)
-        ctx.rows, ctx.precision = rows, precision
+            logits, index = layer.logits(hidden[part]), target[part].unsqueeze(1)
+            nll[part] = _softmax_(logits, index)
+            d_logits = logits.scatter_add_(1, index, minus_one.expand(len(index), 1))
+            layer.back(d_logits, hidden[part], d_hidden[part], ctx.needs_input_grad[1])
+        ctx.save_for_backward(hidden, weight, target, d_hidden)
+        ctx.rows, ctx.precision, ctx.d_weight = rows, precisions[0], layer.close()
         return nll
 
     @staticmethod
     def backward(ctx, d_nll: Tensor):
-        hidden, weight, target, d_hidden, d_weight = ctx.saved_tensors
-        if d_weight is not None:
-            # Gradients were formed for a weight of one per token; a mean over sentences only scales them all alike.
-            if bool((d_nll == d_nll[0]).all()):
-                d_weight = d_weight * d_nll[0]
-            else:
-                d_weight = _weighted_d_weight(ctx, hidden, weight, target, d_nll)
-        return d_hidden * d_nll.unsqueeze(1), d_weight, None, None, None
+        hidden, weight, target, d_hidden = ctx.saved_tensors
+        # W's gradient was formed for a weight of one per token, and a mean over sentences only scales it: in its place,
+        # for it is as large as W. A second backward pass makes its own.
+        d_weight, ctx.d_weight = ctx.d_weight, None
+        if d_weight is not None and bool((d_nll == d_nll[0]).all()):
+            d_weight.mul_(d_nll[0])
+        elif ctx.needs_input_grad[1]:
+            d_weight = _weighted_d_weight(ctx, hidden, weight, target, d_nll)
+        return d_hidden * d_nll.unsqueeze(1), d_weight, None, None, None, None
 
 
-def _exponentiate_(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-    """-log softmax at the targets [N]; `logits` [N, V] turns, in place, into numbers that are the probabilities times
-    the other return value [N, 1]: a division that is cheaper once the words are summed over."""
-    at_target = logits.gather(1, target.unsqueeze(1)).squeeze(1)
-    largest = logits.amax(1, keepdim=True)
-    total = logits.sub_(largest).exp_().sum(1, keepdim=True)
-    return total.log().add_(largest).squeeze(1) - at_target, total
+def _softmax_(logits: Tensor, target: Tensor) -> Tensor:
+    """-log softmax at the targets [N, 1], [N]; `logits` [N, V] become the probabilities, in place.
 
-
-def _accumulate(exps, total, hidden, target, weight, low, d_hidden, d_weight) -> None:
-    exps.scatter_add_(1, target.unsqueeze(1), -total)  # d nll / d logits, times total
-    scaled = hidden / total
-    if low is None:
-        torch.mm(exps, weight, out=d_hidden)
-        if d_weight is not None:
-            d_weight.addmm_(exps.t(), scaled)
-    else:
-        exps = exps.to(low.dtype)
-        d_hidden.copy_(exps @ low)
-        if d_weight is not None:
-            d_weight += exps.t() @ scaled.to(low.dtype)
-    d_hidden /= total
+    The largest probability is one over the sum of exp(logit - largest logit): no second pass over the words for it.
+    """
+    at_target, largest = logits.gather(1, target).squeeze(1), logits.amax(1)
+    return largest - torch.softmax(logits, 1, out=logits).amax(1).log() - at_target
 
 
 def _weighted_d_weight(ctx, hidden, weight, target, d_nll) -> Tensor:
-    low = weight.to(ctx.precision) if ctx.precision is not None else None
-    d_weight = torch.zeros_like(weight)
-    buffer = hidden.new_empty(min(ctx.rows, len(hidden)), len(weight))
+    d_weight, layer = torch.zeros_like(weight), _OutputLayer(weight, ctx.rows, ctx.precision)
     for start in range(0, len(hidden), ctx.rows):
         part = slice(start, start + ctx.rows)
-        d_logits = F.softmax(_logits(hidden[part], weight, low, buffer), dim=1)
+        d_logits = F.softmax(layer.logits(hidden[part]), dim=1)
         d_logits[torch.arange(len(d_logits), device=d_logits.device), target[part]] -= 1
         d_weight.addmm_((d_logits * d_nll[part].unsqueeze(1)).t(), hidden[part])
     return d_weight
@@ -207,15 +247,19 @@ def linear_cross_entropy(
 
     hidden: [N, H]. weight: [V, H]. target: [N] word ids. precision: the dtype of the two products with the vocabulary
     (torch.bfloat16 for speed; sums and the softmax stay in `hidden`'s dtype), None for `hidden`'s own.
-    rows: tokens whose logits exist at once, by default as many as suit the device; with gradients on a GPU all of them.
+    rows: tokens whose logits exist at once, by default as many as suit the device; with gradients all of them on a GPU,
+    and where that is no more than `FEW` numbers.
+    A gradient of W that is wanted `for_its_norm` is formed in bfloat16 where the processor multiplies in it.
     """
-    if torch.is_grad_enabled() and hidden.device.type != "cpu":
+    few = rows is None and len(hidden) * len(weight) <= FEW
+    if torch.is_grad_enabled() and (few or hidden.device.type != "cpu"):
         return _whole(hidden, weight, target, precision)
     rows = rows or (ROWS if hidden.device.type == "cpu" else ROWS_ACCELERATOR)
     rows = math.ceil(len(hidden) / math.ceil(len(hidden) / rows))  # no short chunk at the end: it costs nearly as much
     if torch.is_grad_enabled():
-        return _LinearCrossEntropy.apply(hidden, weight, target, rows, precision)
-    low = weight.to(precision) if precision is not None else None
-    buffer = hidden.new_empty(min(rows, len(hidden)), len(weight))
-    parts = zip(hidden.split(rows), target.split(rows), strict=True)
-    return torch.cat([_exponentiate_(_logits(h, weight, low, buffer), t)[0] for h, t in parts])
+        rough = weight.numel() >= LARGE and getattr(weight, "for_norm", False) and bfloat16_here()
+        rough = torch.bfloat16 if rough else None
+        return _LinearCrossEntropy.apply(hidden, weight, target, rows, precision, rough)
+    layer = _OutputLayer(weight, rows, precision)
+    parts = zip(hidden.split(rows), target.unsqueeze(1).split(rows), strict=True)
+    return torch.cat([_softmax_(layer.logits(h), t) for h, t in parts])

@@ -11,9 +11,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lagvae_lib.models.gaussian import DiagonalGaussian
-from lagvae_lib.models.ops import linear_cross_entropy, lower, lstm, lstm_step
+from lagvae_lib.models.ops import linear_cross_entropy, lstm, lstm_step
 
-SMALL = 128  # hidden units up to which torch's recurrence is the faster on a processor where its weights are trained
+# Hidden units up to which torch's recurrence is faster than ours on a processor: with AVX2 where they are trained;
+# with AVX512 in any case, and there it is beyond that too where they are trained.
+SMALL = 128
 STATES = 2**26  # numbers in the hidden states that exist at once on a GPU without gradients: 256 MB
 TOKENS = 2048  # about as many are scored by one product with the vocabulary when there are no gradients
 
@@ -65,11 +67,11 @@ class LSTMEncoder(nn.Module):
 class Share(NamedTuple):
     """What z adds at every step: to the gates, [rows, 4H], and to what the vocabulary is read from, [rows, H].
 
-    0 where there is no z, or where it does not skip.
+    gates: 0 where there is no z. output: None where z does not skip the LSTM.
     """
 
     gates: Tensor
-    output: Tensor
+    output: Tensor | None
 
 
 class LSTMDecoder(nn.Module):
@@ -77,7 +79,7 @@ class LSTMDecoder(nn.Module):
 
     z sets the first cell state (c0 = W z, h0 = tanh c0) and stands beside the word in every step's input. That input's
     projection is linear, so z's share of it is one bias per sentence instead of a longer input at each step.
-    precision: dtype of the products with the vocabulary (see `linear_cross_entropy`) and, on a GPU, of the recurrence.
+    precision: dtype of the products with the vocabulary, see `linear_cross_entropy`.
     recurrence: "own", `ops.lstm`, which shares what it can; "torch", `nn.LSTM`, a single call for all steps; "auto":
         the faster of the two. skip: z reaches the output layer too, past the LSTM (Skip-VAE, Dieng et al. 2019).
     """
@@ -117,20 +119,25 @@ class LSTMDecoder(nn.Module):
 
     def _log_prob_whole(self, x: Tensor, z: Tensor | None) -> Tensor:
         """[B]: all steps in one backward pass, for training."""
-        h0, c0, share = self.start(z, len(x))
+        h0, c0 = self._state(z, len(x))
         if self._by_torch(x):
             hidden = self._recur(x, z, h0, c0)  # [T-1, B, H]
         else:
-            hidden = lstm(self._words(x[:, :-1].t()) + share.gates, self.lstm.weight_hh_l0, h0, c0)
-        hidden, target = (self.dropout(hidden) + share.output).flatten(0, 1), x[:, 1:].t().flatten()
+            words = self._words(x[:, :-1].t())
+            hidden = lstm(words if z is None else words + self._to_gates(z), self.lstm.weight_hh_l0, h0, c0)
+        hidden = self._read(hidden, self._to_output(z)).flatten(0, 1)
+        target = x[:, 1:].t().flatten()
         nll = linear_cross_entropy(hidden, self.vocabulary.weight, target, precision=self.precision)
         return -nll.view(-1, len(x)).sum(0)
 
     def _by_torch(self, x: Tensor) -> bool:
         if self.recurrence != "auto":
             return self.recurrence == "torch"
-        trains = torch.is_grad_enabled() and self.lstm.weight_hh_l0.requires_grad
-        return x.device.type == "cuda" or (trains and self.lstm.hidden_size <= SMALL)
+        if x.is_cuda or not torch.is_grad_enabled():
+            return x.is_cuda
+        trained, small = self.lstm.weight_hh_l0.requires_grad, self.lstm.hidden_size <= SMALL
+        wide = torch.backends.cpu.get_cpu_capability() == "AVX512"
+        return (trained or small) if wide else (trained and small)
 
     def _recur(self, x: Tensor, z: Tensor | None, h0: Tensor, c0: Tensor) -> Tensor:
         """Hidden states [T-1, B, H] by `self.lstm` itself, on words and z side by side."""
@@ -140,8 +147,7 @@ class LSTMDecoder(nn.Module):
         mode = self.lstm.training
         self.lstm.training = True  # else cuDNN keeps nothing for a backward pass; the layer has no dropout of its own
         try:
-            with lower(self.precision if x.is_cuda else None, x):
-                return self.lstm(inputs, (h0.unsqueeze(0), c0.unsqueeze(0)))[0].to(h0.dtype)
+            return self.lstm(inputs, (h0.unsqueeze(0), c0.unsqueeze(0)))[0]
         finally:
             self.lstm.training = mode
 
@@ -167,7 +173,7 @@ class LSTMDecoder(nn.Module):
             for word in words:
                 inputs = share.gates.view(len(x), samples, -1) + word.unsqueeze(1) if z is not None else word
                 h, c = lstm_step(inputs.reshape(rows, -1), self.lstm.weight_hh_l0, h, c)
-                hidden.append(self.dropout(h) + share.output)
+                hidden.append(self._read(h, share.output))
             target = target.repeat_interleave(samples, dim=1).flatten()
             nll = linear_cross_entropy(torch.cat(hidden), self.vocabulary.weight, target, precision=self.precision)
             total -= nll.view(-1, rows).sum(0)
@@ -180,15 +186,28 @@ class LSTMDecoder(nn.Module):
 
     def start(self, z: Tensor | None, rows: int) -> tuple[Tensor, Tensor, Share]:
         """First hidden and cell state [rows, H], and z's share in every step."""
+        h0, c0 = self._state(z, rows)
+        return h0, c0, Share(h0.new_zeros(()) if z is None else self._to_gates(z), self._to_output(z))
+
+    def _state(self, z: Tensor | None, rows: int) -> tuple[Tensor, Tensor]:
         if z is None:
             zeros = self.vocabulary.weight.new_zeros(rows, self.vocabulary.in_features)
-            return zeros, zeros, Share(zeros.new_zeros(()), zeros.new_zeros(()))
+            return zeros, zeros
         c0 = self.z_to_cell(z)
-        gates = F.linear(z, self.lstm.weight_ih_l0[:, self.embedding_size :])
-        output = c0.new_zeros(()) if self.z_to_output is None else self.z_to_output(z)
-        return torch.tanh(c0), c0, Share(gates, output)
+        return torch.tanh(c0), c0
+
+    def _to_gates(self, z: Tensor) -> Tensor:
+        return F.linear(z, self.lstm.weight_ih_l0[:, self.embedding_size :])
+
+    def _to_output(self, z: Tensor | None) -> Tensor | None:
+        return None if self.z_to_output is None else self.z_to_output(z)
+
+    def _read(self, hidden: Tensor, skipping: Tensor | None) -> Tensor:
+        """What the vocabulary is read from: hidden states [..., rows, H], and z's share where it skips the LSTM."""
+        hidden = self.dropout(hidden)
+        return hidden if skipping is None else hidden + skipping
 
     def next_word(self, words: Tensor, h: Tensor, c: Tensor, share: Share) -> tuple[Tensor, Tensor, Tensor]:
         """One step of generation: previous words [B] and state -> log p(next word) [B, V] and the new (h, c)."""
         h, c = lstm_step(self._words(words) + share.gates, self.lstm.weight_hh_l0, h, c)
-        return F.log_softmax(self.vocabulary(self.dropout(h) + share.output), dim=1), h, c
+        return F.log_softmax(self.vocabulary(self._read(h, share.output)), dim=1), h, c

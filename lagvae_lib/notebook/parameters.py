@@ -9,7 +9,7 @@ papermill passes unknown names and wrong types without a word, so every notebook
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from lagvae_lib.config.machine import check_seed, choose_device
+from lagvae_lib.config.machine import check_seed, choose_device, choose_precision
 from lagvae_lib.config.methods import METHODS, find
 from lagvae_lib.config.profiles import PROFILES, resolve
 from lagvae_lib.data import is_file, resolve_name
@@ -17,7 +17,6 @@ from lagvae_lib.errors import UserError
 from lagvae_lib.names import choose
 from lagvae_lib.notebook import cells
 from lagvae_lib.notebook.side_by_side import Job
-from lagvae_lib.numerics import PRECISIONS
 from lagvae_lib.runs.record import Run, auto_profile, finished
 
 # What a parameter is made of. "words" and "numbers" are text with commas, or the list that YAML makes of it.
@@ -155,10 +154,10 @@ def _settled(values: dict) -> Settings:
     for name in named:
         find(name)
     seeds = _seeds(values)
-    precision = choose(values.get("precision", "float32"), PRECISIONS, "precision")
+    device = choose_device(values.get("device", "auto"), dataset)
+    precision = choose_precision(values.get("precision", "auto"), dataset, asked, device)
     profile = auto_profile(dataset, named, seeds, precision) if asked == "auto" else asked
     resolve_name(dataset, profile)
-    device = choose_device(values.get("device", "auto"), dataset)
     deterministic = values.get("deterministic", False)
     return Settings(values, dataset, chosen, seeds, profile, device, precision, deterministic)
 
