@@ -125,7 +125,7 @@ def _print_toy_run(composed: dict) -> None:
         ratio = sum(reference.values()) / sum(parts.values())
         alone = reference["training"] / parts["training"]
         seconds = f"training {parts['training']:6.0f} s, looks {parts['looks']:6.0f} s"
-        print(f"  {name:10} {seconds}: {ratio:.2f}x as fast (aim 2.0), {alone:.2f}x without the looks")
+        print(f"  {name:10} {seconds}: {ratio:.2f}x as fast (aim 3.0), {alone:.2f}x without the looks")
 
 
 if __name__ == "__main__":

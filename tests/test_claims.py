@@ -6,8 +6,10 @@ from math import inf
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import stats
 
 from lagvae_lib.metrics import comparison
+from lagvae_lib.metrics.comparison import at_equal_length
 from lagvae_lib.paper import claims, criteria
 from lagvae_lib.paper.claims import Claim, Finding, judge
 from lagvae_lib.paper.criteria import FAILS, HOLDS, NOT_CONVERGED, NOT_DISTINGUISHED, OPEN, Collapse, Cost, Lag, Order
@@ -259,3 +261,34 @@ def test_the_lag_claims_hold_on_the_records_and_for_no_other_reason_than_the_met
     assert [f.verdict for f in claims.findings(Records("scaled"), lag)] == [HOLDS, HOLDS]
     swapped = [replace(claim, method=claim.control, control=claim.method) for claim in lag]
     assert [f.verdict for f in claims.findings(Records("scaled"), swapped)] == [FAILS, FAILS]
+
+
+# -- runs of different lengths -----------------------------------------------------------------------------------------
+
+
+def test_two_methods_at_equal_length_by_the_formulas_of_the_analysis_of_covariance():
+    rng = np.random.default_rng(0)
+    length = {"a": rng.uniform(10, 20, 4), "b": rng.uniform(14, 26, 5)}
+    value = {
+        "a": 3 - 0.2 * length["a"] + 0.1 * rng.normal(size=4),
+        "b": 4 - 0.2 * length["b"] + 0.1 * rng.normal(size=5),
+    }
+    found = at_equal_length({name: list(zip(length[name], value[name], strict=True)) for name in "ab"})
+    x, y = ({name: values[name] - values[name].mean() for name in "ab"} for values in (length, value))
+    square = sum((x[name] ** 2).sum() for name in "ab")
+    slope = sum((x[name] * y[name]).sum() for name in "ab") / square
+    spread = sum(((y[name] - slope * x[name]) ** 2).sum() for name in "ab") / (9 - 3)
+    gap = length["b"].mean() - length["a"].mean()
+    t = stats.t.ppf(0.975, 6)
+    assert found.slope.mean == pytest.approx(slope)
+    assert found.slope.half_width == pytest.approx(t * (spread / square) ** 0.5)
+    difference = found.difference("a", "b")
+    assert difference.mean == pytest.approx(value["b"].mean() - value["a"].mean() - slope * gap)
+    assert difference.half_width == pytest.approx(t * (spread * (1 / 4 + 1 / 5 + gap**2 / square)) ** 0.5)
+    assert found.length == pytest.approx(np.concatenate(list(length.values())).mean())
+
+
+def test_no_level_at_equal_length_where_no_spread_is_left_or_all_are_equally_long():
+    assert at_equal_length({"a": [(1, 2.0), (2, 1.0)], "b": [(1, 3.0)]}) is None
+    assert at_equal_length({"a": [(5, 2.0), (5, 1.0)], "b": [(5, 3.0), (5, 2.0)]}) is None
+    assert at_equal_length({}) is None

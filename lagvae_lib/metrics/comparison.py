@@ -5,7 +5,7 @@ the 95% interval of its mean, by Student's t, excludes zero. A level or a ratio 
 limits. One seed has no spread and decides nothing.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -103,6 +103,48 @@ def paired(a: Sequence[float], b: Sequence[float], confidence: float = CONFIDENC
     if len(a) != len(b) or not len(a):
         raise ValueError(f"pairs need as many values of one as of the other, at least one: {len(a)} and {len(b)}")
     return interval(np.asarray(b, dtype=np.float64) - np.asarray(a, dtype=np.float64), confidence)
+
+
+@dataclass(frozen=True)
+class AtLength:
+    """Values of runs of different lengths, as if all had been equally long: a method's level + slope * length.
+
+    length: the mean of all runs, at which the levels are read. slope: per unit of length. Each interval is by Student's
+    t with the degrees of freedom left after the levels and the slope.
+    """
+
+    length: float
+    slope: Interval
+    levels: dict[str, Interval]
+    _covariance: np.ndarray
+    _quantile: float
+
+    def difference(self, a: str, b: str) -> Interval:
+        """The level of b less that of a."""
+        names = list(self.levels)
+        sign = np.array([(name == b) - (name == a) for name in names], dtype=np.float64)
+        half = self._quantile * float(np.sqrt(sign @ self._covariance @ sign))
+        return Interval((), self.levels[b].mean - self.levels[a].mean, half)
+
+
+def at_equal_length(
+    runs: Mapping[str, Sequence[tuple[float, float]]], confidence: float = CONFIDENCE
+) -> AtLength | None:
+    """Least squares over all runs, given by method as pairs (length, value); None where too few are there for a spread,
+    or all are equally long. The methods share the slope, and the scatter around it."""
+    names = [name for name in runs for _ in runs[name]]
+    length, value = np.array([pair for of in runs.values() for pair in of], dtype=np.float64).reshape(-1, 2).T
+    freedom = len(names) - len(runs) - 1
+    if freedom < 1 or np.ptp(length) == 0:
+        return None
+    levels = np.array([[name == other for other in runs] for name in names], dtype=np.float64)
+    design = np.column_stack([levels, length - length.mean()])
+    found, *_ = np.linalg.lstsq(design, value, rcond=None)
+    noise = float(((value - design @ found) ** 2).sum()) / freedom
+    covariance, quantile = noise * np.linalg.inv(design.T @ design), float(stdtrit(freedom, (1 + confidence) / 2))
+    halves = quantile * np.sqrt(covariance.diagonal())
+    read = [Interval((), float(mean), float(half)) for mean, half in zip(found, halves, strict=True)]
+    return AtLength(float(length.mean()), read[-1], dict(zip(runs, read, strict=False)), covariance[:-1, :-1], quantile)
 
 
 def seeds_to_decide(found: Interval, low: float, high: float, most: int = 100) -> int | None:

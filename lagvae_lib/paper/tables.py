@@ -7,6 +7,7 @@ import pandas as pd
 
 from lagvae_lib.config.methods import knobs, label
 from lagvae_lib.data import family, resolve_name
+from lagvae_lib.metrics.comparison import at_equal_length
 from lagvae_lib.paper import plan, published
 from lagvae_lib.paper.rows import (
     AT_CAP,
@@ -203,6 +204,41 @@ def timing(records: Records) -> Table:
 
 def _number(value: float | None, digits: int) -> str:
     return NO_RUN if value is None else "-" if pd.isna(value) else f"{value:.{digits}f}"
+
+
+def equal_length(records: Records, name: str) -> Table | None:
+    """NLL of the paper's methods as if all their runs had been equally long; None where too few runs are on record."""
+    dataset = resolve_name(name, records.profile)
+    rows = {method: row_runs(records.of(dataset), method) for method in plan.FIVE}
+    rows = {method: of for method, of in rows.items() if of}
+    pairs = {m: [(run.history["iteration"].iloc[-1], run.metrics["nll"]) for run in of] for m, of in rows.items()}
+    found = at_equal_length(pairs)
+    if found is None:
+        return None
+    shown, numbers = [], []
+    for method, of in rows.items():
+        level, updates = found.levels[method], sum(length for length, _ in pairs[method]) / len(of)
+        nll = moments("nll", of)
+        shown.append(
+            {
+                ("", "method"): row_label(name, method, of),
+                ("", "runs"): count(of),
+                ("updates", "mean"): f"{updates:,.0f}",
+                ("NLL", "as ended"): f"{nll['mean']:.2f}",
+                ("NLL", "at equal length"): f"{level.mean:.2f} ± {level.half_width:.2f}",
+            }
+        )
+        line = {"dataset": dataset, "profile": records.profile, "method": method, "n": len(of), "updates": updates}
+        numbers.append(line | {"quantity": "nll", "mean": level.mean, "half_width": level.half_width})
+    slope, half = 1000 * found.slope.mean, 1000 * found.slope.half_width
+    caption = (
+        f"NLL on {dataset} as if all runs had had {found.length:,.0f} decoder updates: least squares with a level for "
+        f"each method and a slope that all share, {slope:+.2f} ± {half:.2f} nats in a thousand (95%, Student's t)."
+    )
+    if {"vae-anneal", "aggressive-anneal"} <= set(rows):
+        apart = found.difference("vae-anneal", "aggressive-anneal")
+        caption += f" Aggressive + anneal less VAE + anneal: {apart.mean:+.2f} ± {apart.half_width:.2f} nats."
+    return Table(caption, _frame(shown), pd.DataFrame(numbers))
 
 
 def _other_stops(runs: Iterable[Run], method: str) -> dict[str, str]:
