@@ -3,7 +3,7 @@
 `nn.LSTM` with z concatenated to the word at every step, all logits at once, automatic differentiation through encoder
 and decoder in every step, one `loss.item()` a step. Parameters have the names of `lagvae_lib.models`, so that both
 load the same values; dropout and noise are drawn in the same order and layout, so that one seed gives both the same
-masks. Nothing here is used by the library.
+noise, and the same masks where both are given one `Dropout`. Nothing here is used by the library.
 """
 
 import math

@@ -121,3 +121,21 @@ def test_a_second_backward_pass_makes_the_weights_gradient_again():
     loss = linear_cross_entropy(hidden, weight, target, rows=3).mean()
     first, second = (torch.autograd.grad(loss, weight, retain_graph=True)[0] for _ in range(2))
     torch.testing.assert_close(first, second)
+
+
+@pytest.mark.parametrize("p", [0.0, 0.2, 0.5, 1.0])
+def test_dropout_is_torchs_but_for_its_random_numbers(p):
+    torch.manual_seed(0)
+    dropout, x = ops.Dropout(p), torch.ones(201, 301, requires_grad=True)
+    y = dropout(x)
+    assert y.unique().tolist() == pytest.approx({0.0: [1.0], 1.0: [0.0]}.get(p, [0.0, 1 / (1 - min(p, 0.9))]))
+    torch.testing.assert_close(torch.autograd.grad(y.sum(), x)[0], y.detach())  # of ones: the mask and its scale
+    assert torch.equal(dropout.eval()(x), x)
+
+
+@pytest.mark.parametrize("p", [0.2, 0.5])
+def test_the_four_masks_of_one_random_number_are_independent(p):
+    torch.manual_seed(0)
+    kept = (ops.Dropout(p)(torch.ones(200_001)) > 0).float()[:-1].view(-1, 4)
+    assert kept.mean(0).tolist() == pytest.approx([1 - p] * 4, abs=4 * (p * (1 - p) / len(kept)) ** 0.5)
+    assert (torch.corrcoef(kept.t()) - torch.eye(4)).abs().max() < 4 / len(kept) ** 0.5

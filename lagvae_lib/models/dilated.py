@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lagvae_lib.models.ops import linear_cross_entropy
+from lagvae_lib.models.ops import Dropout, linear_cross_entropy
 from lagvae_lib.models.text import initialise
 
 PAIRS = 256  # (sentence, z) pairs seen at once without gradients
@@ -54,7 +54,7 @@ class DilatedDecoder(nn.Module):
         self.first = nn.Conv1d(2 * embedding, hidden, 1)
         self.blocks = nn.ModuleList(DilatedBlock(hidden, embedding, dilation) for dilation in dilations)
         self.vocabulary = nn.Linear(hidden, words, bias=False)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         for module in (self.embed, self.vocabulary):
             initialise(module)
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lagvae_lib.models.gaussian import DiagonalGaussian
-from lagvae_lib.models.ops import linear_cross_entropy, lstm, lstm_step
+from lagvae_lib.models.ops import Dropout, linear_cross_entropy, lstm, lstm_step
 
 # Hidden units up to which torch's recurrence is faster than ours on a processor: with AVX2 where they are trained;
 # with AVX512 in any case, and there it is beyond that too where they are trained.
@@ -103,7 +103,7 @@ class LSTMDecoder(nn.Module):
         self.z_to_cell = nn.Linear(nz, hidden, bias=False) if nz else None
         self.z_to_output = nn.Linear(nz, hidden, bias=False) if skip else None
         self.vocabulary = nn.Linear(hidden, words, bias=False)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         initialise(self, start)
 
     def log_prob(self, x: Tensor, z: Tensor | None) -> Tensor:
