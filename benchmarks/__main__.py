@@ -35,8 +35,8 @@ def main() -> None:
     for case, row in zip(chosen, rows, strict=True):
         row["times"] = measure.times(case)
         _print(case, row)
-    given = str(released.folder()) if released.folder() else None
-    record = {"machine": measure.machine(), "released": given, "differences": differences, "cases": rows}
+    record = {"machine": measure.machine(), "released": released.folder() is not None}
+    record |= {"differences": differences, "cases": rows}
     if arguments.only in shapes.TOY.name:
         record["toy_run"] = _toy_run(rows)
         _print_toy_run(record["toy_run"])
