@@ -14,6 +14,7 @@ from lagvae_lib.inference.amortised import Amortised
 from lagvae_lib.metrics.grid import grid_posterior, paper_grid
 from lagvae_lib.metrics.nll import importance_weighted
 from lagvae_lib.models.images import SIZE
+from lagvae_lib.models.vae import VAE
 from lagvae_lib.sampling.images import sample
 
 TEXTBOOK, RELEASED = "textbook", "released"
@@ -113,12 +114,13 @@ def drawing(shape: ImageShape, variant: str, images: int = 100, pixels: int = SI
     return lambda: sample(model.decoder, z, uniforms=uniforms)
 
 
-def look(shape: Shape, variant: str, sentences: int = 500) -> Work:
+def look(shape: Shape, variant: str, sentences: int = 500, make: Callable[[Shape], VAE] = shapes.library) -> Work:
     """Both coordinates of `sentences` points of Figure 2: E[z|x] on the grid, and the mean of q(z|x).
 
-    At the initial parameters the posterior is the prior, the widest there is: the most work for the library.
+    At the initial parameters log p(x|z) is smooth, the least work for the library; of a decoder that listens to z
+    (`shapes.informative`) it looks at more points, several times the work. The textbook's work is always the same.
     """
-    model, x = shapes.library(shape).eval(), shapes.inputs(shape, sentences)
+    model, x = make(shape).eval(), shapes.inputs(shape, sentences)
     if variant == TEXTBOOK:
         model = shape.textbook(model).eval()
         return lambda: (textbook.grid_posterior(model, x, paper_grid()[:, 0])[1], _textbook_mean(model, x))
@@ -151,6 +153,7 @@ def with_released(case: Case) -> Case:
     return replace(case, variants=(TEXTBOOK, RELEASED, *case.variants[1:]), per_call=per_call)
 
 
+LISTENING = "listening decoder: look"
 CLIPS = (TEXTBOOK, JOINT, SEPARATE)
 ALL = (TEXTBOOK, JOINT, SEPARATE, JOINT_LOW, SEPARATE_LOW)
 INNER_AIMS = ((JOINT_LOW, 2.0), (SEPARATE_LOW, 2.5))
@@ -190,6 +193,7 @@ def full() -> list[Case]:
         Case("plain step", _with(plain, steps=50), toy, (TEXTBOOK, JOINT), 15, 50),
         Case("IW evaluation, 500 samples", _with(evaluation, samples=500), toy, IW),
         Case("look at 500 posteriors", look, toy, IW, aims=(("library", 10.0),)),
+        Case(f"{LISTENING} at 500 posteriors", _with(look, make=shapes.informative), toy, IW),
     ]
 
 
@@ -208,5 +212,6 @@ def quick() -> list[Case]:
         Case("outer step", _with(outer, steps=2), toy, CLIPS, 2, 2),
         Case("plain step", _with(plain, steps=2), toy, (TEXTBOOK, JOINT), 2, 2),
         Case("look at 8 posteriors", _with(look, sentences=8), toy, IW, 2),
+        Case(f"{LISTENING} at 8 posteriors", _with(look, sentences=8, make=shapes.informative), toy, IW, 2),
     ]
     return [replace(case, memory=case.name == "plain step") for case in cases]

@@ -139,3 +139,10 @@ def test_the_four_masks_of_one_random_number_are_independent(p):
     kept = (ops.Dropout(p)(torch.ones(200_001)) > 0).float()[:-1].view(-1, 4)
     assert kept.mean(0).tolist() == pytest.approx([1 - p] * 4, abs=4 * (p * (1 - p) / len(kept)) ** 0.5)
     assert (torch.corrcoef(kept.t()) - torch.eye(4)).abs().max() < 4 / len(kept) ** 0.5
+
+
+def test_a_weight_that_is_listed_twice_is_let_go_once():
+    weight = torch.nn.Parameter(torch.ones(2))
+    with for_norm_alone([weight, weight]):
+        assert weight.for_norm
+    assert not hasattr(weight, "for_norm")

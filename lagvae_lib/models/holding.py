@@ -35,7 +35,7 @@ def for_norm_alone(parameters: Iterable[nn.Parameter]) -> Iterator[None]:
         yield
     finally:
         for parameter in held:
-            del parameter.for_norm
+            parameter.__dict__.pop("for_norm", None)  # one that is listed twice has been here before
 
 
 @contextmanager
