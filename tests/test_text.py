@@ -9,7 +9,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lagvae_lib.data import corpora
-from lagvae_lib.data.corpora import SPLITS, TEXT_SETS, split_documents, text_corpus, user_corpus
+from lagvae_lib.data.corpora import (
+    SPLITS,
+    TEXT_SETS,
+    Options,
+    build_corpus,
+    split_documents,
+    text_corpus,
+    user_corpus,
+)
 from lagvae_lib.data.sources import SOURCES, DataError, Source, SourceFile, fetch
 from lagvae_lib.data.text import (
     MAX_LINE,
@@ -232,6 +240,18 @@ def test_cutting_keeps_splits_apart(tmp_path):
     assert not texts[0] & texts[1] and not texts[0] & texts[2] and not texts[1] & texts[2]
     with pytest.raises(DataError, match="nothing is left"):
         user_corpus(write(tmp_path, user_lines()), max_len=1)
+
+
+def test_words_beyond_a_cut_vocabulary_can_be_left_out():
+    lines = {"train": ["a b a b c a", "b a d", "e"], "valid": ["d a a b", "x <unk>"], "test": ["b x b a"]}
+    splits = {split: [plain_document(line) for line in texts] for split, texts in lines.items()}
+    options = Options(max_len=3, vocab_size=len(SPECIAL) + 2, known_only=True)
+    corpus = build_corpus("made-up", splits, options, source="", notes=())
+    read = {split: [" ".join(corpus.vocab.decode(s)) for s in corpus.splits[split]] for split in SPLITS}
+    assert read == {"train": ["a b a", "b a"], "valid": ["a a b"], "test": ["b b a"]}  # left out first, then cut
+    assert any("35.0% of the words are not among the 6" in note for note in corpus.notes)
+    whole = build_corpus("made-up", splits, Options(known_only=True), source="", notes=())
+    assert whole.vocab.decode(whole.splits["test"][0]) == ["b", "<unk>", "b", "a"]  # nothing was cut off
 
 
 @pytest.mark.parametrize("options", [{"max_len": 0}, {"vocab_size": 4}, {"sizes": (1, 0, 1)}, {"sizes": (5, 5)}])
