@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 import torch
 
+from lagvae_lib.data.text import UNKNOWN, TextBatches
 from lagvae_lib.metrics.probe import draw, linear_probe, pooled, ranges
 from lagvae_lib.paper.about import about
 from lagvae_lib.plots.codes import codes_by_label
 from lagvae_lib.runs import train
+from lagvae_lib.runs.codes import codes_of
 from lagvae_lib.runs.record import Records
 from tests.test_report import made_up
 from tests.tiny import tiny_config, tiny_data
@@ -61,6 +63,12 @@ def test_a_run_on_labelled_data_records_its_codes_in_the_labels_order(tmp_path, 
     documents = [row.tolist() for x in data.test for row in x]
     assert run.codes["opening"].tolist() == [row[1] for row in documents]
     assert run.codes["words"].tolist() == [len(row) - 2 for row in documents]
+    assert "unknown" not in run.codes
+    row = data.test.sentences[0]
+    row[1:3] = [UNKNOWN, UNKNOWN]
+    marked = replace(data, labels=None, test=TextBatches(data.test.sentences, 4))
+    found = codes_of(model, marked)
+    assert found["unknown"].sum() == 2 == found["unknown"][[i for b in marked.test.members for i in b].index(0)]
     assert "nats" in codes_by_label({"VAE": run}).axes[0].get_title()
     few = replace(run, codes={"means": means[:5].numpy(), "logvar": np.zeros((5, 2)), "labels": np.arange(5)})
     assert codes_by_label({"VAE": few}).axes[0].get_title() == "VAE: too few labels to probe"
@@ -89,16 +97,17 @@ def test_what_codes_are_about_by_run():
     spelt = {"means": 20.0 * np.eye(3)[labels], "logvar": np.full((300, 3), -4.0), "labels": labels}
     runs = [
         replace(made_up("vae"), codes=spelt | {"means": np.zeros((300, 3)), "logvar": np.zeros((300, 3))}),
-        replace(made_up("aggressive", 1), codes=spelt | {"opening": labels, "words": np.arange(300)}),
+        replace(made_up("vae", 2), codes=spelt | {"words": np.full(300, 6), "unknown": 2 * labels}),
+        replace(made_up("aggressive", 1), codes=spelt | {"opening": labels, "words": 6 + np.arange(300)}),
         made_up("autoregressive", exact=True),
     ]
     found = about(runs)
-    assert found.index.tolist() == ["VAE, seed 0", "Aggressive, seed 1", "the most there is"]
-    for title in ("label, linear probe", "label", "first word"):
-        assert found[title].iloc[1] == pytest.approx(np.log(3), abs=0.03)
-        assert found[title].iloc[2] == pytest.approx(np.log(3))
+    assert found.index.tolist() == ["VAE, seed 0", "VAE, seed 2", "Aggressive, seed 1", "the most there is"]
+    for title, row in (("label, linear probe", 2), ("label", 2), ("first word", 2), ("unknown words", 1)):
+        assert found[title].iloc[row] == pytest.approx(np.log(3), abs=0.03)
+        assert found[title].iloc[-1] == pytest.approx(np.log(3))
     assert abs(found["label"].iloc[0]) < 0.02 and np.isnan(found["first word"].iloc[0])
-    assert abs(found["length"].iloc[1]) < 0.1 and found["length"].iloc[2] == pytest.approx(np.log(10))
+    assert abs(found["length"].iloc[2]) < 0.1 and found["length"].iloc[-1] == pytest.approx(np.log(10))
     assert about([]).empty
 
 
@@ -107,4 +116,7 @@ def test_notebook_03_says_of_the_recorded_codes_what_they_say(monkeypatch):
     rows = about(Records("scaled").of("yelp-small")).iloc[:-1]
     assert len(rows) and (rows[["label", "label, linear probe"]] < 0.02).all(axis=None)
     kept = rows[rows.index.str.startswith("Aggressive + anneal")]
-    assert len(kept) and (kept["first word"] > kept["length"]).all() and (kept["length"] > 0.02).all()
+    assert len(kept) and (kept["first word"] > kept["unknown words"]).all()
+    assert (kept["unknown words"] > kept["length"] - 0.01).all() and (kept["length"] > 0.02).all()
+    rest = rows[rows.index.str.startswith("Aggressive,")]  # what is left without annealing
+    assert len(rest) and (rest["unknown words"] > 0.01).all() and (rest[["first word", "length"]] < 0).all(axis=None)

@@ -1,4 +1,4 @@
-"""What the codes of recorded runs are about, in nats: a label that no model saw, the first word, the length."""
+"""What the codes of recorded runs are about, in nats: a label that no model saw, first word, length, unknown words."""
 
 from collections.abc import Iterable
 from contextlib import suppress
@@ -16,10 +16,10 @@ READ = 2000  # test examples whose codes are read: Bayes' rule compares each wit
 def about(runs: Iterable[Run]) -> pd.DataFrame:
     """What the codes of recorded runs say, in nats, from one draw of z per test example; one row a run.
 
-    label: by a linear probe, and by Bayes' rule (`class_information`). first word, length: by Bayes' rule; first words
-    of less than 1% of the documents are one class. All are lower bounds, a little below 0 where nothing is there to be
-    read. The last row has the most that there is, the entropy of each. Empty where no run kept its codes. Of more than
-    `READ` examples that many are read, from all over the set.
+    label: by a linear probe, and by Bayes' rule (`class_information`). first word, length, unknown words (their share):
+    by Bayes' rule; first words of less than 1% of the documents are one class. All are lower bounds, a little below 0
+    where nothing is there to be read. The last row has the most that there is, the entropy of each. Empty where no run
+    kept its codes. Of more than `READ` examples that many are read, from all over the set.
     """
     rows, most = {}, {}
     for run in runs:
@@ -38,7 +38,9 @@ def about(runs: Iterable[Run]) -> pd.DataFrame:
 
 def _classes(codes: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     found = {"label": codes.get("labels"), "first word": codes.get("opening"), "length": codes.get("words")}
-    ways = {"label": pooled, "first word": pooled, "length": ranges}
+    if "unknown" in codes:
+        found["unknown words"] = codes["unknown"] / codes["words"]
+    ways = {"label": pooled, "first word": pooled, "length": ranges, "unknown words": ranges}
     return {name: ways[name](values) for name, values in found.items() if values is not None}
 
 
