@@ -13,8 +13,8 @@ from torch.nn import functional as F
 from lagvae_lib.models.gaussian import DiagonalGaussian
 from lagvae_lib.models.ops import Dropout, linear_cross_entropy, lstm, lstm_step
 
-# Hidden units up to which torch's recurrence is faster than ours on a processor: with AVX2 where they are trained;
-# with AVX512 in any case, and there it is beyond that too where they are trained.
+# Hidden units up to which torch's recurrence is faster than ours on a processor: with AVX2 where they are trained, or
+# scored with one sample; with AVX512 in any case, and there it is beyond that too where they are trained.
 SMALL = 128
 STATES = 2**26  # numbers in the hidden states that exist at once on a GPU without gradients: 256 MB
 TOKENS = 2048  # about as many are scored by one product with the vocabulary when there are no gradients
@@ -109,7 +109,7 @@ class LSTMDecoder(nn.Module):
     def log_prob(self, x: Tensor, z: Tensor | None) -> Tensor:
         """log p(x|z) in nats, [B, k] for x [B, T] and z [B, k, nz] (k = 1 and z None without a latent variable)."""
         samples = 1 if z is None else z.shape[1]
-        if not torch.is_grad_enabled() and self._by_torch(x):
+        if not torch.is_grad_enabled() and self._by_torch(x, samples):
             return self._log_prob_pairs(x, z)
         if samples == 1 and torch.is_grad_enabled():
             return self._log_prob_whole(x, z if z is None else z[:, 0]).unsqueeze(1)
@@ -130,12 +130,12 @@ class LSTMDecoder(nn.Module):
         nll = linear_cross_entropy(hidden, self.vocabulary.weight, target, precision=self.precision)
         return -nll.view(-1, len(x)).sum(0)
 
-    def _by_torch(self, x: Tensor) -> bool:
+    def _by_torch(self, x: Tensor, samples: int = 1) -> bool:
         if self.recurrence != "auto":
             return self.recurrence == "torch"
-        if x.is_cuda or not torch.is_grad_enabled():
-            return x.is_cuda
         trained, small = self.lstm.weight_hh_l0.requires_grad, self.lstm.hidden_size <= SMALL
+        if x.is_cuda or not torch.is_grad_enabled():
+            return x.is_cuda or (small and samples == 1)  # samples of one sentence share its words in ours
         wide = torch.backends.cpu.get_cpu_capability() == "AVX512"
         return (trained or small) if wide else (trained and small)
 
@@ -152,7 +152,7 @@ class LSTMDecoder(nn.Module):
             self.lstm.training = mode
 
     def _log_prob_pairs(self, x: Tensor, z: Tensor | None) -> Tensor:
-        """[B, k]: without gradients on a GPU, all steps at once for as many (sentence, z) pairs as `STATES` allows."""
+        """[B, k]: without gradients, all steps at once for as many (sentence, z) pairs as `STATES` allows."""
         samples, steps = 1 if z is None else z.shape[1], x.shape[1] - 1
         index = torch.arange(len(x), device=x.device).repeat_interleave(samples)
         flat, size = z if z is None else z.flatten(0, 1), self.vocabulary.in_features
