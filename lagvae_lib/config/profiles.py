@@ -211,7 +211,8 @@ TABLE = {
         # Trained until the schedule ends it, 10 to 50 minutes on one core: how it was found stands in results/README.md
         "scaled": replace(
             TEXT,
-            # all words, all 20,000 / 97-word documents, 100,000 / 10,000 / 10,000 of them
+            # all words, all 20,000 / 97-word documents, 100,000 / 10,000 / 10,000 of them; of `yahoo-small` the words
+            # beyond the vocabulary are left out (`corpora.TEXT_SETS`), not marked
             data=DataSettings(max_len=50, vocab_size=1000, train=12_000, valid=1000, test=1000),
             model=small_text(hidden=96),  # 1024
             # 1.0, as in `quick`; an epoch is 50 updates (about 3,100), so that the stage can be short; 2, 15, 100

@@ -9,6 +9,7 @@ import pandas as pd
 
 from lagvae_lib.config.methods import knobs, label
 from lagvae_lib.data import family
+from lagvae_lib.metrics.comparison import Interval, paired
 from lagvae_lib.metrics.inner_loop import counts_of_noise, mean_count
 from lagvae_lib.runs.record import Run
 
@@ -52,6 +53,12 @@ def paired_by_seed(a: list[Run], b: list[Run]) -> list[tuple[Run, Run]]:
     other = {run.metrics["seed"]: run for run in b}
     shared = [(run, other[run.metrics["seed"]]) for run in a if run.metrics["seed"] in other]
     return sorted(shared, key=lambda pair: pair[0].metrics["seed"])
+
+
+def paired_difference(metric: str, base: list[Run], of: list[Run]) -> Interval | None:
+    """A metric of the runs `of` less that of the runs `base`, over the seeds that both have; None without one."""
+    pairs = paired_by_seed(base, of)
+    return paired(*([run.metrics[metric] for run in row] for row in zip(*pairs, strict=True))) if pairs else None
 
 
 def hours(runs: list[Run]) -> float:

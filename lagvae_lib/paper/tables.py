@@ -211,7 +211,7 @@ def equal_length(records: Records, name: str) -> Table | None:
     dataset = resolve_name(name, records.profile)
     rows = {method: row_runs(records.of(dataset), method) for method in plan.FIVE}
     rows = {method: of for method, of in rows.items() if of}
-    pairs = {m: [(run.history["iteration"].iloc[-1], run.metrics["nll"]) for run in of] for m, of in rows.items()}
+    pairs = {m: [(run.metrics["iterations"], run.metrics["nll"]) for run in of] for m, of in rows.items()}
     found = at_equal_length(pairs)
     if found is None:
         return None

@@ -169,7 +169,7 @@ def nll_by_length(runs: Iterable[Run]) -> Figure:
     for run in runs:
         method = run.metrics["method"]
         name, marker = label(method, run.family), MARKERS.get(method.split("+")[0], "P")
-        ax.scatter(run.history["iteration"].iloc[-1], run.metrics["nll"], 60, colour(method), marker=marker, label=name)
+        ax.scatter(run.metrics["iterations"], run.metrics["nll"], 60, colour(method), marker=marker, label=name)
     ax.set(xlabel="decoder updates of the run", ylabel="NLL, nats per example")
     _legend_below(figure, [ax])
     return figure
