@@ -91,13 +91,13 @@ def test_one_seed_is_open_in_every_kind():
 
 
 def test_open_says_what_it_would_take():
-    """Differences of mean 1 and sd 1: t(n-1) / sqrt(n) < 1 from n = 7 on; a seed takes 254 s and 94 s of wall time."""
+    """Differences of mean 1 and sd 1: t(n-1) / sqrt(n) < 1 from n = 7 on; a seed takes 127 s and 47 s of the processor."""
     differences = np.array([0.0, 1.0, 2.0])
     found = judge(BETTER, "yelp-small", row("vae", [100.0] * 3) + row("aggressive", 100 - differences))
-    assert (found.verdict, found.takes) == (OPEN, f"4 more seeds, {4 * (254 + 94) / 3600:.1f} h")
+    assert (found.verdict, found.takes) == (OPEN, f"4 more seeds, {4 * (127 + 47) / 3600:.1f} h")
     assert comparison.half_width(7, 1.0) < 1 < comparison.half_width(6, 1.0)
     one = judge(BETTER, "yelp-small", [made_up("vae"), made_up("aggressive")])
-    assert one.takes == f"2 more seeds at least, {2 * (254 + 94) / 3600:.1f} h"
+    assert one.takes == f"2 more seeds at least, {2 * (127 + 47) / 3600:.1f} h"
     hopeless = judge(BETTER, "yelp-small", row("vae", [100.0] * 3) + row("aggressive", [100.0, 101.0, 99.001]))
     assert hopeless.takes == "more than 100 seeds"
 

@@ -37,7 +37,7 @@ RULE = (
     "criterion is one of NLL or cost, and a run ended at its cap on epochs or had a smaller budget "
     f"({AT_CAP}). Not distinguished: the control meets the criterion too, or does better than the method; where the "
     "control is open itself, method and control are compared with each other. The last column says what would decide "
-    "an open verdict, if mean and spread stayed as they are: seeds, and hours of wall time by the runs on record."
+    "an open verdict, if mean and spread stayed as they are: seeds, and processor hours by the runs on record."
 )
 TEXT = ("yahoo", "yelp")
 TOY = "synthetic"

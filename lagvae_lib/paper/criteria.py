@@ -71,7 +71,7 @@ class Condition:
 
     @property
     def hours_per_seed(self) -> float:
-        """Wall hours of another seed of every method in it, by the runs on record."""
+        """Hours of another seed of every method in it, by the runs on record, see `rows.hours`."""
         return sum(map(hours, self.runs))
 
 

@@ -62,8 +62,14 @@ def paired_difference(metric: str, base: list[Run], of: list[Run]) -> Interval |
 
 
 def hours(runs: list[Run]) -> float:
-    """Mean wall time of a run, hours, evaluation included."""
-    return sum(costs(run)["wall"] for run in runs) / len(runs) / 3600
+    """Mean time of a run, evaluation included, in hours: of the processor, which waiting for other work does not touch;
+    on a GPU by the clock on the wall."""
+    return sum(sum(run.metrics[_clock(run)].values()) for run in runs) / len(runs) / 3600
+
+
+def _clock(run: Run) -> str:
+    """Which seconds of a run say what it cost: on a GPU the processor only waits."""
+    return "seconds" if "cuda" in run.metrics.get("provenance", {}) else "cpu_seconds"
 
 
 def costs(run: Run) -> dict[str, float]:
@@ -76,8 +82,7 @@ def costs(run: Run) -> dict[str, float]:
     other load on the same core does not change as long as it is even. NaN where a run has no such stage. Of a run on a
     GPU, for which the processor only waits, all these are seconds of the clock on the wall.
     """
-    on_gpu = "cuda" in run.metrics.get("provenance", {})
-    history, cpu = run.history, run.metrics["seconds" if on_gpu else "cpu_seconds"]
+    history, cpu = run.history, run.metrics[_clock(run)]
     updates = history["iteration"].diff().fillna(history["iteration"].iloc[0])
     stage = history["aggressive"].astype(bool)
     aggressive, plain = updates[stage].sum(), updates[~stage].sum()
