@@ -7,7 +7,7 @@ import sys
 from contextlib import suppress
 
 from lagvae_lib import paths
-from lagvae_lib.config.machine import choose_device, choose_precision
+from lagvae_lib.config.machine import choose_device
 from lagvae_lib.config.methods import METHODS, label
 from lagvae_lib.config.profiles import PROFILES
 from lagvae_lib.data import NAMES, with_label_column
@@ -128,7 +128,8 @@ def _ais(args: argparse.Namespace) -> None:
     from lagvae_lib.runs.train import prepared
 
     device = choose_device(args.device, args.dataset)
-    config, loaded = prepared(_dataset(args), args.method, args.profile, args.seed, _precision(args, device))
+    precision = _precision(args, [args.method], device)
+    config, loaded = prepared(_dataset(args), args.method, args.profile, args.seed, precision)
     found = compare(config, loaded, device, args.examples, args.steps, args.chains)
     print("  ".join(f"{name} {value:.3f}" for name, value in found.items() if isinstance(value, float)))
 
@@ -139,7 +140,7 @@ def _speak(args: argparse.Namespace) -> None:
     from lagvae_lib.runs.speak import speak
     from lagvae_lib.runs.train import prepared
 
-    precision = _precision(args, choose_device(args.device, args.dataset))
+    precision = _precision(args, [args.method], choose_device(args.device, args.dataset))
     names = (args.method, choose(args.profile, PROFILES, "profile"), args.seed, precision)
     if is_file(args.dataset):  # whose record is named by what is in the file
         config, _ = prepared(_dataset(args), *names)
@@ -166,8 +167,10 @@ def _tables(args: argparse.Namespace) -> None:
         )
 
 
-def _precision(args: argparse.Namespace, device: str) -> str:
-    return choose_precision(args.precision, args.dataset, args.profile, device)
+def _precision(args: argparse.Namespace, methods: list[str], device: str) -> str:
+    from lagvae_lib.runs.record import settled_precision
+
+    return settled_precision(args.precision, args.dataset, methods, [args.seed], args.profile, device)
 
 
 def _dataset(args: argparse.Namespace) -> str:
@@ -180,7 +183,8 @@ def _run(args: argparse.Namespace) -> None:
     device, said = choose_device(args.device, args.dataset), None
     methods = [name.strip() for name in args.method.split(",") if name.strip()]
     for method in methods or [args.method]:
-        config, data = prepared(_dataset(args), method, args.profile, args.seed, _precision(args, device))
+        precision = _precision(args, [method], device)
+        config, data = prepared(_dataset(args), method, args.profile, args.seed, precision)
         if data.name != said:
             _say_what_the_data_are(data)
         said = data.name

@@ -91,7 +91,7 @@ def test_one_seed_is_open_in_every_kind():
 
 
 def test_open_says_what_it_would_take():
-    """Differences of mean 1 and sd 1: t(n-1) / sqrt(n) < 1 from n = 7 on; a seed takes 127 s and 47 s of the processor."""
+    """Differences of mean 1 and sd 1: t(n-1) / sqrt(n) < 1 from n = 7 on; a seed takes 127 and 47 processor seconds."""
     differences = np.array([0.0, 1.0, 2.0])
     found = judge(BETTER, "yelp-small", row("vae", [100.0] * 3) + row("aggressive", 100 - differences))
     assert (found.verdict, found.takes) == (OPEN, f"4 more seeds, {4 * (127 + 47) / 3600:.1f} h")

@@ -17,7 +17,7 @@ from lagvae_lib.data import loading
 from lagvae_lib.data.sources import MissingData
 from lagvae_lib.inference.aggressive import Aggressive
 from lagvae_lib.names import UnknownName, choose
-from lagvae_lib.runs.record import as_json, auto_profile, folder_of
+from lagvae_lib.runs.record import as_json, auto_profile, folder_of, settled_precision
 
 
 def test_unknown_names_list_the_valid_ones_and_the_nearest():
@@ -176,3 +176,23 @@ def test_auto_loads_what_is_on_record_and_trains_quick_otherwise_whatever_the_de
     assert auto_profile("yelp", ["vae", "aggressive"], [0]) == "quick"
     monkeypatch.setenv("LAGVAE_PROFILE", "smoke")
     assert auto_profile("yelp", ["vae"], [0]) == "smoke"
+
+
+def test_auto_precision_is_that_of_the_runs_on_record(monkeypatch, tmp_path):
+    """A run of `paper` made on a GPU, in tf32, is loaded on a processor and not trained again in float32."""
+    monkeypatch.setenv("LAGVAE_RESULTS", str(tmp_path))
+    monkeypatch.setattr("lagvae_lib.config.machine.bfloat16_here", lambda: True)
+    config = profiles.resolve("yelp", "vae", "paper", 0, "tf32")
+    folder = folder_of(config)
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text(json.dumps(as_json(config)))
+    (folder / "metrics.json").write_text("{}")
+    here = ("yelp", ["vae"], [0], "paper", "cpu")
+    assert settled_precision("auto", *here) == "tf32"
+    assert settled_precision("float32", *here) == "float32"
+    assert settled_precision("auto", "yelp", ["vae"], [0, 1], "paper", "cpu") == "bfloat16"  # not all are on record
+    assert settled_precision("auto", "yelp", ["vae"], [0], "scaled", "cpu") == "float32"
+    monkeypatch.setenv("LAGVAE_PROFILE", "paper")
+    assert settled_precision("auto", "yelp", ["vae"], [0], "auto", "cpu") == "tf32"
+    with pytest.raises(UnknownName, match="auto, float32, tf32, bfloat16"):
+        settled_precision("half", *here)

@@ -9,7 +9,7 @@ papermill passes unknown names and wrong types without a word, so every notebook
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from lagvae_lib.config.machine import check_seed, choose_device, choose_precision
+from lagvae_lib.config.machine import check_seed, choose_device
 from lagvae_lib.config.methods import METHODS, find
 from lagvae_lib.config.profiles import PROFILES, resolve
 from lagvae_lib.data import is_file, resolve_name
@@ -17,7 +17,7 @@ from lagvae_lib.errors import UserError
 from lagvae_lib.names import choose
 from lagvae_lib.notebook import cells
 from lagvae_lib.notebook.side_by_side import Job
-from lagvae_lib.runs.record import Run, auto_profile, finished
+from lagvae_lib.runs.record import Run, auto_profile, finished, settled_precision
 
 # What a parameter is made of. "words" and "numbers" are text with commas, or the list that YAML makes of it.
 KINDS = {
@@ -155,7 +155,7 @@ def _settled(values: dict) -> Settings:
         find(name)
     seeds = _seeds(values)
     device = choose_device(values.get("device", "auto"), dataset)
-    precision = choose_precision(values.get("precision", "auto"), dataset, asked, device)
+    precision = settled_precision(values.get("precision", "auto"), dataset, named, seeds, asked, device)
     profile = auto_profile(dataset, named, seeds, precision) if asked == "auto" else asked
     resolve_name(dataset, profile)
     deterministic = values.get("deterministic", False)

@@ -23,11 +23,13 @@ import numpy as np
 import pandas as pd
 
 from lagvae_lib import paths
+from lagvae_lib.config.machine import choose_precision
 from lagvae_lib.config.methods import METHODS
 from lagvae_lib.config.profiles import PROFILES, Config, resolve
 from lagvae_lib.data import family, is_file, resolve_name
 from lagvae_lib.errors import UserError
 from lagvae_lib.names import choose
+from lagvae_lib.numerics import PRECISIONS
 from lagvae_lib.objectives import Objective
 from lagvae_lib.schedule import Progress, Schedule
 
@@ -190,6 +192,23 @@ def auto_profile(dataset: str, methods: Iterable[str], seeds: Iterable[int], pre
     configs = (resolve(name, method, "scaled", seed, precision) for method in methods for seed in seeds)
     recorded = not is_file(dataset) and all(map(finished, configs))
     return "scaled" if recorded else "quick"
+
+
+def settled_precision(
+    precision: str, dataset: str, methods: Iterable[str], seeds: Iterable[int], profile: str, device: str
+) -> str:
+    """`precision` itself, or what "auto" means for these runs: the one in which all of them are on record, so that days
+    of a GPU are not trained again on another machine, and `machine.choose_precision`'s otherwise."""
+    if precision == profile == "auto":
+        profile = auto_profile(dataset, methods := list(methods), seeds := list(seeds))
+    chosen = choose_precision(precision, dataset, profile, device)
+    if precision != "auto" or profile != "paper" or is_file(dataset):
+        return chosen
+    name, methods, seeds = resolve_name(dataset, profile), list(methods), list(seeds)
+    for tried in (chosen, *PRECISIONS):
+        if all(finished(resolve(name, method, profile, seed, tried)) for method in methods for seed in seeds):
+            return tried
+    return chosen
 
 
 def same_configuration(saved: dict, config: object) -> bool:

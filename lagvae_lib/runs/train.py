@@ -18,7 +18,7 @@ from safetensors.torch import save as safetensors
 
 from lagvae_lib import atomic
 from lagvae_lib.config.build import build_model
-from lagvae_lib.config.machine import choose_device, choose_precision
+from lagvae_lib.config.machine import choose_device
 from lagvae_lib.config.profiles import Config, resolve
 from lagvae_lib.data import is_file, resolve_name
 from lagvae_lib.data.loading import Data
@@ -40,6 +40,7 @@ from lagvae_lib.runs.record import (
     finished,
     folder_of,
     load,
+    settled_precision,
 )
 from lagvae_lib.training import FINAL, Trainer, noise
 
@@ -59,7 +60,7 @@ def run_named(
 ) -> Run:
     """`run` from names alone, data included; a finished run of a named data set is loaded without them."""
     chosen = choose_device(device, dataset)
-    precision = choose_precision(precision, dataset, profile, chosen)
+    precision = settled_precision(precision, dataset, [method], [seed], profile, chosen)
     if profile != "auto" and not is_file(dataset):
         config = resolve(resolve_name(dataset, profile), method, profile, seed, precision)
         if finished(config):
