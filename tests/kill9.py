@@ -24,7 +24,7 @@ from lagvae_lib.runs import train
 from tests.tiny import tiny_config, tiny_data
 
 RECORD = {"config.json", "history.csv", "metrics.json", "dynamics.csv", "weights.safetensors"}
-LEFT = RECORD | {".lock", "codes.npz", "vocabulary.json"}  # the last two of text
+LEFT = RECORD | {".lock", "codes.npz", "words.csv", "vocabulary.json"}  # the last three of text
 TIMES = ("seconds", "cpu_seconds", "provenance")
 
 

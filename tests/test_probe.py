@@ -3,15 +3,16 @@
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
 from lagvae_lib.data.text import UNKNOWN, TextBatches
 from lagvae_lib.metrics.probe import draw, linear_probe, pooled, ranges
-from lagvae_lib.paper.about import about
+from lagvae_lib.paper.about import about, words_of
 from lagvae_lib.plots.codes import codes_by_label
 from lagvae_lib.runs import train
-from lagvae_lib.runs.codes import codes_of
+from lagvae_lib.runs.codes import codes_of, words_of_units
 from lagvae_lib.runs.record import Records
 from tests.test_report import made_up
 from tests.tiny import tiny_config, tiny_data
@@ -64,6 +65,7 @@ def test_a_run_on_labelled_data_records_its_codes_in_the_labels_order(tmp_path, 
     assert run.codes["opening"].tolist() == [row[1] for row in documents]
     assert run.codes["words"].tolist() == [len(row) - 2 for row in documents]
     assert "unknown" not in run.codes
+    assert list(pd.read_csv(run.folder / "words.csv").columns) == ["unit", "word", "correlation"]
     row = data.test.sentences[0]
     row[1:3] = [UNKNOWN, UNKNOWN]
     marked = replace(data, labels=None, test=TextBatches(data.test.sentences, 4))
@@ -109,6 +111,29 @@ def test_what_codes_are_about_by_run():
     assert abs(found["label"].iloc[0]) < 0.02 and np.isnan(found["first word"].iloc[0])
     assert abs(found["length"].iloc[2]) < 0.1 and found["length"].iloc[-1] == pytest.approx(np.log(10))
     assert about([]).empty
+
+
+def test_the_words_of_a_unit_are_those_whose_share_it_follows(tmp_path):
+    draws = np.random.default_rng(0)
+    documents = [draws.integers(3, 40, 30) for _ in range(400)]
+    documents[0][:4] = 41  # in one document alone: not common
+    words = tuple(f"w{i}" for i in range(42))
+    share = np.stack([np.bincount(d, minlength=42) / len(d) for d in documents])
+    means = np.stack([3 * share[:, 7] - 3 * share[:, 9], np.zeros(400), -share[:, 5] * 9], axis=1)
+    found = words_of_units(means, documents, words)
+    assert found.groupby("unit").size().to_dict() == {0: 16, 2: 16}  # the unit that does not vary has none
+    _, last = found[found["unit"] == 2].iloc[[0, -1]].itertuples()
+    assert (last.word, last.correlation) == ("w5", -1.0) and "w41" not in set(found["word"])
+    both = found[found["unit"] == 0]
+    assert (both["word"].iloc[0], both["word"].iloc[-1]) == ("w7", "w9")
+    expected = np.corrcoef(share[:, 7], means[:, 0])[0, 1]
+    assert both["correlation"].iloc[0] == pytest.approx(expected, abs=6e-4)
+    run = replace(made_up("aggressive", kl_per_dim=[0.2, 0.0, 0.5]), folder=tmp_path)
+    assert words_of(run).empty
+    found.to_csv(tmp_path / "words.csv", index=False)
+    shown = words_of(run)
+    assert shown.index.tolist() == [2, 0] and shown["low"].iloc[0].startswith("w5 ")
+    assert shown["high"].iloc[1].startswith("w7 ") and shown["low"].iloc[1].startswith("w9 ")
 
 
 def test_notebook_03_says_of_the_recorded_codes_what_they_say(monkeypatch):

@@ -57,3 +57,20 @@ def _by_bayes(codes: dict[str, np.ndarray], classes: np.ndarray) -> tuple[float,
     exact = torch.eye(len(counts), dtype=torch.float64)[torch.from_numpy(numbers)]
     found = class_information(q, exact, torch.Generator().manual_seed(0))
     return found, float(-(share * np.log(share)).sum())
+
+
+def words_of(run: Run) -> pd.DataFrame:
+    """The words that go with each active unit of a text run, the most expensive unit first: KL, and the words that a
+    document with a high, or a low, posterior mean has more of. Empty without an active unit, or without `words.csv`."""
+    path, costs = run.folder / "words.csv", run.metrics.get("kl_per_dim", [])
+    found = pd.read_csv(path, keep_default_na=False) if path.exists() else pd.DataFrame(columns=["unit"])
+    rows = [
+        {
+            "unit": int(unit),
+            "KL": costs[int(unit)],
+            "high": " ".join(of["word"][of["correlation"] > 0]),
+            "low": " ".join(of["word"][of["correlation"] < 0][::-1]),
+        }
+        for unit, of in found.groupby("unit")
+    ]
+    return pd.DataFrame(rows).sort_values("KL", ascending=False).set_index("unit") if rows else pd.DataFrame()

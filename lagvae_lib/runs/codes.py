@@ -1,11 +1,18 @@
-"""What a run keeps of its test set's codes, `codes.npz`: for pictures, and for what can be read from z."""
+"""What a run keeps of its test set's codes, for pictures and for what can be read from z."""
+
+from collections.abc import Iterable
 
 import numpy as np
+import pandas as pd
 import torch
 
 from lagvae_lib.data.loading import Data
 from lagvae_lib.data.text import UNKNOWN
+from lagvae_lib.metrics import THRESHOLD
 from lagvae_lib.metrics.evaluate import encode
+
+COMMON = 0.02  # the share of the documents that a word has to be in
+WORDS = 8  # of each end of a unit
 
 
 @torch.no_grad()
@@ -24,3 +31,24 @@ def codes_of(model: torch.nn.Module, data: Data, device: str = "cpu") -> dict[st
         unknown = np.concatenate([(x == UNKNOWN).sum(1).cpu().numpy().astype(np.int32) for x in data.test])
         found |= {"unknown": unknown} if unknown.any() else {}
     return found
+
+
+def words_of_units(means: np.ndarray, documents: Iterable[Iterable[int]], words: tuple[str, ...]) -> pd.DataFrame:
+    """Which words go with each active unit, a reading that needs no label: one row a unit and word.
+
+    means: posterior means of the documents, [N, nz]. documents: their word ids without <s> and </s>, in the same order.
+    words: by id. correlation: of a unit's mean with the word's share of a document, over the documents; the `WORDS`
+    highest and the `WORDS` lowest of each unit, among the words that are in `COMMON` of the documents or more.
+    """
+    counts = [np.bincount(np.fromiter(document, dtype=np.int64), minlength=len(words)) for document in documents]
+    common = np.flatnonzero(sum(count > 0 for count in counts) >= COMMON * len(counts))
+    shares = np.stack([count[common] / count.sum() for count in counts])
+    common, shares = common[shares.std(0) > 0], shares[:, shares.std(0) > 0]
+    rows = []
+    for unit in np.flatnonzero(means.var(0) >= THRESHOLD):
+        mean = means[:, unit].astype(np.float64)
+        correlation = (shares - shares.mean(0)).T @ (mean - mean.mean()) / len(mean) / (shares.std(0) * mean.std())
+        order = np.argsort(-correlation, kind="stable")
+        ends = order if len(order) <= 2 * WORDS else np.concatenate([order[:WORDS], order[-WORDS:]])
+        rows += [{"unit": unit, "word": words[common[i]], "correlation": round(correlation[i], 3)} for i in ends]
+    return pd.DataFrame(rows, columns=["unit", "word", "correlation"])

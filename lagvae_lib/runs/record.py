@@ -3,6 +3,7 @@
     results/runs/<profile>/<data set>/<method>/seed<k>/
         config.json   history.csv   metrics.json   dynamics.csv                         committed
         points.npz (the toy's posterior means)   codes.npz (text, labelled data: those of the test set)   committed
+        words.csv (text: the words that go with each active unit)                       committed
         weights.safetensors   vocabulary.json (text)           committed for the runs that notebooks sample from
         checkpoint.pt                                                                   not committed
 

@@ -26,7 +26,7 @@ from lagvae_lib.data.loading import load as load_data
 from lagvae_lib.errors import Diverged, UserError
 from lagvae_lib.metrics.evaluate import IW_SAMPLES, evaluate
 from lagvae_lib.numerics import numerics
-from lagvae_lib.runs.codes import codes_of
+from lagvae_lib.runs.codes import codes_of, words_of_units
 from lagvae_lib.runs.observe import observer
 from lagvae_lib.runs.provenance import provenance
 from lagvae_lib.runs.record import (
@@ -233,7 +233,7 @@ def _finish(folder: Path, config: Config, data: Data, trainer: Trainer, device: 
     atomic.write_text(folder / "history.csv", pd.DataFrame(trainer.state.history).round(6).to_csv(index=False))
     _write_observations(folder, trainer.state.observations)
     if config.method.model != "autoregressive" and (data.labels is not None or data.family == "text"):
-        _write_arrays(folder / "codes.npz", codes_of(trainer.evaluated, data, device))
+        _write_codes(folder, codes_of(trainer.evaluated, data, device), data)
     half = {
         name: (value.half() if value.is_floating_point() else value).contiguous()
         for name, value in trainer.model.state_dict().items()
@@ -257,6 +257,14 @@ def _fresh(config: Config, data: Data, model, device: str, samples: list[int]) -
     """The toy again on lines that nothing was fitted to or selected on."""
     values = evaluate(model, data.fresh.to(device), noise(config.seed, FINAL, 1), samples)
     return {"fresh": {key: values[key] for key in ("nll", "elbo", "kl", "mi", "nll_standard_error") if key in values}}
+
+
+def _write_codes(folder: Path, codes: dict[str, np.ndarray], data: Data) -> None:
+    _write_arrays(folder / "codes.npz", codes)
+    if data.family == "text":
+        documents = (row[1:-1].tolist() for x in data.test for row in x.cpu())
+        words = words_of_units(codes["means"], documents, data.vocab.words)
+        atomic.write_text(folder / "words.csv", words.to_csv(index=False))
 
 
 def _write_observations(folder: Path, observations: list[dict]) -> None:
