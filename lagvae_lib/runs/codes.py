@@ -40,9 +40,13 @@ def words_of_units(means: np.ndarray, documents: Iterable[Iterable[int]], words:
     words: by id. correlation: of a unit's mean with the word's share of a document, over the documents; the `WORDS`
     highest and the `WORDS` lowest of each unit, among the words that are in `COMMON` of the documents or more.
     """
-    counts = [np.bincount(np.fromiter(document, dtype=np.int64), minlength=len(words)) for document in documents]
-    common = np.flatnonzero(sum(count > 0 for count in counts) >= COMMON * len(counts))
-    shares = np.stack([count[common] / count.sum() for count in counts])
+    documents = [np.fromiter(document, dtype=np.int64) for document in documents]
+    appears = sum(np.bincount(np.unique(document), minlength=len(words)) for document in documents)
+    common = np.flatnonzero(appears >= COMMON * len(documents))  # a few hundred of the 20,000 that there may be
+    place = np.full(len(words), len(common))
+    place[common] = np.arange(len(common))
+    counts = (np.bincount(place[document], minlength=len(common) + 1)[:-1] for document in documents)
+    shares = np.stack([count / max(len(document), 1) for count, document in zip(counts, documents, strict=True)])
     common, shares = common[shares.std(0) > 0], shares[:, shares.std(0) > 0]
     rows = []
     for unit in np.flatnonzero(means.var(0) >= THRESHOLD):
