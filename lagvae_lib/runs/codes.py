@@ -48,9 +48,9 @@ def words_of_units(means: np.ndarray, documents: Iterable[Iterable[int]], words:
     counts = (np.bincount(place[document], minlength=len(common) + 1)[:-1] for document in documents)
     shares = np.stack([count / max(len(document), 1) for count, document in zip(counts, documents, strict=True)])
     common, shares = common[shares.std(0) > 0], shares[:, shares.std(0) > 0]
-    rows = []
+    rows, means = [], means.astype(np.float64)
     for unit in np.flatnonzero(means.var(0) >= THRESHOLD):
-        mean = means[:, unit].astype(np.float64)
+        mean = means[:, unit]
         correlation = (shares - shares.mean(0)).T @ (mean - mean.mean()) / len(mean) / (shares.std(0) * mean.std())
         order = np.argsort(-correlation, kind="stable")
         ends = order if len(order) <= 2 * WORDS else np.concatenate([order[:WORDS], order[-WORDS:]])
