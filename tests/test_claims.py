@@ -13,7 +13,7 @@ from lagvae_lib.metrics.comparison import at_equal_length
 from lagvae_lib.paper import claims, criteria
 from lagvae_lib.paper.claims import Claim, Finding, judge
 from lagvae_lib.paper.criteria import FAILS, HOLDS, NOT_CONVERGED, NOT_DISTINGUISHED, OPEN, Collapse, Cost, Lag, Order
-from lagvae_lib.paper.rows import NO_RUN, paired_by_seed
+from lagvae_lib.paper.rows import NO_RUN, paired_by_seed, paired_difference
 from lagvae_lib.runs.record import Records
 from tests.test_report import made_up
 
@@ -77,6 +77,8 @@ def test_differences_are_paired_by_seed_whatever_the_order_of_the_runs():
     control = row("vae-anneal", [100.0, 110.1, 119.9])
     assert verdict(BETTER, vae, ours[::-1], control) == HOLDS  # unpaired, 10 nats of spread would hide 1
     assert [a.metrics["seed"] == b.metrics["seed"] for a, b in paired_by_seed(vae, ours[::-1])] == [True] * 3
+    expected = comparison.paired(*([run.metrics["nll"] for run in of] for of in (vae, ours)))
+    assert paired_difference("nll", vae, ours[::-1]) == expected and paired_difference("nll", vae, []) is None
     shifted = [replace(run, metrics=run.metrics | {"seed": (run.metrics["seed"] + 1) % 3}) for run in ours]
     assert verdict(BETTER, vae, shifted, control) == OPEN
     alone = [replace(run, metrics=run.metrics | {"seed": 10 + run.metrics["seed"]}) for run in ours]
