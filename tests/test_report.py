@@ -32,7 +32,7 @@ def made_up(method, seed=0, *, dataset="yelp-small", exact=False, **metrics):
     cpu = {"plain": 20.0, "aggressive": 100.0, "test": 7.0} if aggressive else {"plain": 40.0, "test": 7.0}
     values |= {"dataset": dataset, "profile": "scaled", "method": method, "seed": seed, "nll_is_exact": exact}
     values |= {"cpu_seconds": cpu, "seconds": {name: 2 * value for name, value in cpu.items()}}
-    values = {"ended": "schedule"} | values
+    values = {"ended": "schedule", "iterations": 40} | values
     config = {"dataset": dataset, "method": {"inference": {"window": 10}}, "model": {"nz": 32}}
     return Run(Path(f"{dataset}/{method}/seed{seed}"), config, values, history, pd.DataFrame(), {})
 
