@@ -75,7 +75,8 @@ def test_sparse_grid_equals_the_full_one(spread, with_q):
         assert full.mean().std() > 0.02  # the decoder does use z
     torch.testing.assert_close(sparse.mean(), full.mean(), rtol=0, atol=TOLERANCE)
     torch.testing.assert_close(sparse.sd(), full.sd(), rtol=0, atol=TOLERANCE)
-    torch.testing.assert_close(sparse.log_evidence, full.log_evidence, rtol=0, atol=TOLERANCE)
+    # A number of some 24 in single precision is rounded by 2e-6 itself
+    torch.testing.assert_close(sparse.log_evidence, full.log_evidence, rtol=2e-7, atol=TOLERANCE)
     if with_q:
         gaps = [lag.gaps(posterior, q).lag for posterior in (sparse, full)]
         torch.testing.assert_close(*gaps, rtol=1e-4, atol=1e-4)
