@@ -15,7 +15,7 @@ import json
 import os
 import re
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
 from zipfile import BadZipFile
@@ -196,16 +196,16 @@ def auto_profile(dataset: str, methods: Iterable[str], seeds: Iterable[int], pre
 
 
 def settled_precision(
-    precision: str, dataset: str, methods: Iterable[str], seeds: Iterable[int], profile: str, device: str
+    precision: str, dataset: str, methods: Sequence[str], seeds: Sequence[int], profile: str, device: str
 ) -> str:
     """`precision` itself, or what "auto" means for these runs: the one in which all of them are on record, so that days
     of a GPU are not trained again on another machine, and `machine.choose_precision`'s otherwise."""
     if precision == profile == "auto":
-        profile = auto_profile(dataset, methods := list(methods), seeds := list(seeds))
+        profile = auto_profile(dataset, methods, seeds)
     chosen = choose_precision(precision, dataset, profile, device)
     if precision != "auto" or profile != "paper" or is_file(dataset):
         return chosen
-    name, methods, seeds = resolve_name(dataset, profile), list(methods), list(seeds)
+    name = resolve_name(dataset, profile)
     for tried in (chosen, *PRECISIONS):
         if all(finished(resolve(name, method, profile, seed, tried)) for method in methods for seed in seeds):
             return tried
