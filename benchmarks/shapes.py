@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from benchmarks import textbook_images
 from benchmarks.textbook import Decoder, Encoder, TextbookVAE
-from lagvae_lib.config.profiles import TABLE, ImageModelSettings
+from lagvae_lib.config.profiles import TABLE
+from lagvae_lib.config.settings import ImageModelSettings
 from lagvae_lib.models.images import PixelCNNDecoder, ResNetEncoder
 from lagvae_lib.models.text import LSTMDecoder, LSTMEncoder
 from lagvae_lib.models.vae import VAE

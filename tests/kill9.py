@@ -18,7 +18,8 @@ from pathlib import Path
 
 import torch
 
-from lagvae_lib.config.profiles import DataSettings, Evaluation, ImageModelSettings, resolve
+from lagvae_lib.config.profiles import resolve
+from lagvae_lib.config.settings import DataSettings, Evaluation, ImageModelSettings
 from lagvae_lib.data import loading
 from lagvae_lib.runs import train
 from tests.tiny import tiny_config, tiny_data

@@ -17,7 +17,8 @@ from lagvae_lib.data import loading
 from lagvae_lib.data.sources import MissingData
 from lagvae_lib.inference.aggressive import Aggressive
 from lagvae_lib.names import UnknownName, choose
-from lagvae_lib.runs.record import as_json, auto_profile, folder_of, settled_precision
+from lagvae_lib.runs.record import as_json, auto_profile, folder_of, same_configuration, settled_precision
+from lagvae_lib.runs.train import prepared
 
 
 def test_unknown_names_list_the_valid_ones_and_the_nearest():
@@ -129,6 +130,36 @@ def test_the_stand_in_is_for_small_profiles_only_and_is_marked(monkeypatch):
     assert stand_in.name == "grammar"
     with pytest.raises(MissingData):
         loading.load("yelp", settings, profile="scaled")
+
+
+def test_words_left_out_are_part_of_a_run(monkeypatch):
+    asked = {
+        (d, p): profiles.resolve(d, "vae", p, 0) for d in ("yahoo-small", "yelp-small") for p in ("smoke", "scaled")
+    }
+    assert {key for key, config in asked.items() if config.data.known_only} == {
+        ("yahoo-small", "smoke"),
+        ("yahoo-small", "scaled"),
+    }
+    assert not profiles.resolve("yahoo", "vae", "paper", 0).data.known_only
+    older = as_json(asked["yahoo-small", "scaled"])
+    del older["data"]["known_only"]  # a record of a time when these words were marked as unknown
+    assert not same_configuration(older, asked["yahoo-small", "scaled"])
+    older["dataset"] = "yelp-small"
+    assert same_configuration(older, asked["yelp-small", "scaled"])
+
+    taken = []
+    corpus = loading.grammar_corpus(100, 20, 20)
+    monkeypatch.setattr(loading, "text_corpus", lambda name, **options: taken.append((name, options)) or corpus)
+    for dataset in ("yelp", "yahoo"):
+        prepared(dataset, "vae", "smoke")
+    assert [(name, options["known_only"]) for name, options in taken] == [("yelp-small", False), ("yahoo-small", True)]
+
+    def missing(*args, **kwargs):
+        raise MissingData("not to be had")
+
+    monkeypatch.setattr(loading, "text_corpus", missing)
+    config, data = prepared("yahoo", "vae", "smoke")
+    assert data.stand_in and config == profiles.resolve("grammar", "vae", "smoke", 0)  # all its words are known
 
 
 def test_devices(monkeypatch):

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from lagvae_lib.config.profiles import DataSettings, ModelSettings, resolve
+from lagvae_lib.config.profiles import resolve
+from lagvae_lib.config.settings import DataSettings, ModelSettings
 from lagvae_lib.data.loading import Data, predicted_words
 from lagvae_lib.data.text import TextBatches, Vocab
 from lagvae_lib.metrics import lag

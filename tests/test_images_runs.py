@@ -5,7 +5,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from lagvae_lib.config.profiles import DataSettings, Evaluation, ImageModelSettings, resolve
+from lagvae_lib.config.profiles import resolve
+from lagvae_lib.config.settings import DataSettings, Evaluation, ImageModelSettings
 from lagvae_lib.data import loading
 from lagvae_lib.paper import tables
 from lagvae_lib.runs import train

@@ -4,7 +4,8 @@ from dataclasses import replace
 
 import torch
 
-from lagvae_lib.config.profiles import Config, DataSettings, Evaluation, ModelSettings, resolve
+from lagvae_lib.config.profiles import Config, resolve
+from lagvae_lib.config.settings import DataSettings, Evaluation, ModelSettings
 from lagvae_lib.data.loading import Data, predicted_words
 from lagvae_lib.data.text import TextBatches, Vocab
 

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from lagvae_lib.config.methods import Variant
-from lagvae_lib.config.profiles import Config, ImageModelSettings, ModelSettings
+from lagvae_lib.config.profiles import Config
+from lagvae_lib.config.settings import ImageModelSettings, ModelSettings
 from lagvae_lib.errors import BadValue
 from lagvae_lib.models.dilated import DilatedDecoder
 from lagvae_lib.models.images import PixelCNNDecoder, ResNetEncoder

@@ -130,7 +130,11 @@ def _text(name: str, settings) -> Data:
         corpus = grammar_corpus(*(size or default for size, default in zip(sizes, (10_000, 1_000, 1_000), strict=True)))
     else:
         options["sizes"] = sizes if all(sizes) else None
-        corpus = _users_corpus(name, options) if is_file(name) else text_corpus(name, **options)
+        corpus = (
+            _users_corpus(name, options)
+            if is_file(name)
+            else text_corpus(name, **options, known_only=settings.known_only)
+        )
     splits = [TextBatches(corpus.splits[split], settings.batch_size) for split in ("train", "valid", "test")]
     return _as_data(corpus, splits, corpus.vocab, predicted_words)
 

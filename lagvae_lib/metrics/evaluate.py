@@ -103,7 +103,7 @@ def evaluate(
 ) -> dict:
     """The test-set metrics of a run's record: the paper's nll, kl, mi and au, and those that complete them.
 
-    iw_samples, draws, nll_examples: see `config.profiles.Evaluation`.
+    iw_samples, draws, nll_examples: see `config.settings.Evaluation`.
     """
     model.eval()
     part = batches if nll_examples is None else spread_examples(batches, nll_examples)

@@ -8,7 +8,7 @@ from html import escape
 import pandas as pd
 
 from lagvae_lib.config.methods import find, label
-from lagvae_lib.config.profiles import TABLE, resolve
+from lagvae_lib.config.profiles import resolve, values_for
 from lagvae_lib.data import family, resolve_name
 from lagvae_lib.data.loading import Data, load
 from lagvae_lib.data.sources import MissingData
@@ -64,7 +64,8 @@ def banner(settings: Settings, data: Data | None = None) -> Html:
     kind = f"<b>A stand-in: {STAND_IN[family(settings.dataset)]}.</b> " if data.stand_in else ""
     changed = departures(settings.dataset, settings.profile)
     if data.stand_in:  # its sentences and its vocabulary are what they are, and not cut
-        changed = changed[~changed["setting"].isin([TITLES["data.max_len"], TITLES["data.vocab_size"]])]
+        cut = [TITLES[f"data.{name}"] for name in ("max_len", "vocab_size", "known_only")]
+        changed = changed[~changed["setting"].isin(cut)]
     rows = "".join(
         f"<tr><td {LEFT}>{k}</td><td>{h}</td><td>{p}</td></tr>" for k, h, p in changed.itertuples(index=False)
     )
@@ -109,6 +110,7 @@ def _sizes(data: Data) -> str:
 TITLES = {
     "data.max_len": "words of a document, at most",
     "data.vocab_size": "vocabulary, at most",
+    "data.known_only": "words beyond the vocabulary are left out",
     "data.train": "training examples, at most",
     "data.valid": "validation examples, at most",
     "data.test": "test examples, at most",
@@ -159,7 +161,8 @@ WORDS = {
 
 def departures(dataset: str, profile: str) -> pd.DataFrame:
     """Each setting in which a profile departs from the paper: columns setting, here, paper."""
-    here, paper = (_flat(asdict(TABLE[family(dataset)][name])) for name in (profile, "paper"))
+    kind = family(dataset)
+    here, paper = (_flat(asdict(values_for(resolve_name(dataset, p), p, kind))) for p in (profile, "paper"))
     rows = [
         (TITLES[name], _value(name, here[name]), _value(name, paper[name]))
         for name in here

@@ -5,7 +5,6 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -75,7 +74,7 @@ def prepared(
     profile = auto_profile(dataset, [method], [seed], precision) if profile == "auto" else profile
     config = resolve(resolve_name(dataset, profile), method, profile, seed, precision)
     loaded = load_data(dataset, config.data, profile=profile)
-    return replace(config, dataset=loaded.name), loaded
+    return resolve(loaded.name, method, profile, seed, precision, kind=loaded.family), loaded
 
 
 def run(
