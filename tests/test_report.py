@@ -159,6 +159,19 @@ def test_a_model_without_z_has_a_nll_alone_and_no_number_is_minus_zero(records):
     assert shown.loc["VAE", ("MI", "here")] == "0.00"
 
 
+def test_every_run_is_a_line_with_what_it_took(records):
+    records += [made_up("vae"), made_up("vae", 1, ended="cap"), made_up("autoregressive", exact=True)]
+    table = tables.every_run(Records("scaled"), "yelp-small")
+    shown = table.shown.set_index([("", "method"), ("", "seed")])
+    assert list(shown.index) == [("VAE", "0"), ("VAE", "1"), ("LSTM-LM", "0")]
+    assert list(shown["training", "ended by"]) == ["schedule", "cap", "schedule"]
+    assert list(shown["AU", ""]) == ["2", "2", "-"] and set(shown["training", "epochs"]) == {"4"}
+    assert set(shown["minutes", "processor"]) == {"0.8"} and set(shown["minutes", "wall"]) == {"1.6"}  # 47 s, 94 s
+    took = table.numbers[table.numbers["quantity"] == "cpu_seconds"]
+    assert list(took["value"]) == pytest.approx([47 / 60] * 3)
+    assert set(tables.every_run(Records("scaled")).shown["", "data"]) == {"yelp-small"}
+
+
 # -- cost --------------------------------------------------------------------------------------------------------------
 
 

@@ -11,7 +11,7 @@ from lagvae_lib.data import family, resolve_name
 from lagvae_lib.paper import claims, plan
 from lagvae_lib.paper.formats import as_markdown
 from lagvae_lib.paper.rows import DATASETS, NO_RUN, cell, converged, count, row_runs
-from lagvae_lib.paper.tables import DAGGER, Table
+from lagvae_lib.paper.tables import DAGGER, Table, every_run
 from lagvae_lib.runs.record import Records
 
 COLUMNS = (  # profile, data set
@@ -25,7 +25,7 @@ COLUMNS = (  # profile, data set
 )
 MISSING, OTHER = "missing", "-"
 PROFILE = "scaled"  # of the committed records
-PLACES = {"README.md": ("results",), "results/README.md": ("status", "criteria", "claims")}
+PLACES = {"README.md": ("results",), "results/README.md": ("status", "criteria", "claims", "Yelp runs", "Yahoo runs")}
 QUANTITIES = (
     "NLL, KL and MI in nats per example of the test set, MI over all of its examples. Relative lag: the share of the "
     "variance of the model's posterior means, over the toy's 500 points, that the means of q(z|x) do not follow."
@@ -64,6 +64,8 @@ def blocks(records: Records) -> dict[str, str]:
         "status": as_markdown(status(records)),
         "criteria": as_markdown(_table(QUANTITIES, claims.criteria_frame(records.profile))),
         "claims": as_markdown(_table(f"{claims.RULE} {claims.expected_by_chance(found)}", claims.as_frame(found))),
+        "Yelp runs": as_markdown(every_run(records, resolve_name("yelp", records.profile))),
+        "Yahoo runs": as_markdown(every_run(records, resolve_name("yahoo", records.profile))),
     }
 
 

@@ -151,6 +151,34 @@ def _frame(rows: list[dict]) -> pd.DataFrame:
     return frame
 
 
+def every_run(records: Records, dataset: str | None = None) -> Table:
+    """Each run by itself, with what it took: on one data set, or on those of the paper and on the toy."""
+    small = [resolve_name(name, records.profile) for name in DATASETS]
+    runs = [run for name in small for run in records.of(name)] + records.toy() if not dataset else records.of(dataset)
+    shown, numbers = [], []
+    for run in runs:
+        names = {key: run.metrics[key] for key in ("dataset", "method", "seed")}
+        took = {key: sum(run.metrics[key].values()) / PER_MINUTE for key in ("cpu_seconds", "seconds")}
+        line = {("", "data"): names["dataset"]} if not dataset else {}
+        line |= {
+            ("", "method"): label(names["method"], run.family),
+            ("", "seed"): str(names["seed"]),
+            ("training", "epochs"): str(len(run.history)),
+            ("training", "ended by"): run.ended,
+        }
+        line |= {(title, ""): cell(metric, [run]).removesuffix(".0") for metric, title in (METRICS | BESIDE).items()}
+        line |= {("minutes", "processor"): f"{took['cpu_seconds']:.1f}", ("minutes", "wall"): f"{took['seconds']:.1f}"}
+        shown.append(line)
+        values = {"epochs": len(run.history)} | {metric: run.metrics.get(metric) for metric in METRICS | BESIDE} | took
+        numbers += [names | {"quantity": key, "value": value} for key, value in values.items()]
+    where = f"on {dataset}" if dataset else "on the paper's data sets, and the toy's at the paper's scale"
+    caption = (
+        f"Every run of profile {records.profile} {where}: the test set, nats per example, and minutes with evaluation. "
+        "Wall times contain pauses, and processor times depend on the processor (metrics.json names it)."
+    )
+    return Table(caption, _frame(shown), pd.DataFrame(numbers))
+
+
 # -- Tables 3 and 4 ----------------------------------------------------------------------------------------------------
 
 
