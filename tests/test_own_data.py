@@ -414,7 +414,7 @@ def test_a_label_column_is_none_of_images(tmp_path):
 def test_unknown_words_that_the_profile_makes_are_said_to_be_the_profile_s(tmp_path):
     rows = [f"{row} {' '.join(f'w{i % 40}x{k}' for k in range(9))}" for i, row in enumerate(lines(200))]
     said = " ".join(warnings(user_corpus(write(tmp_path / "a.txt", rows), vocab_size=40).notes))
-    assert "a profile with a larger vocabulary would mend that" in said
+    assert "a code tells how many a document has, and a profile with a larger vocabulary would mend that" in said
 
 
 def test_zero_and_one_in_bytes_are_paper_and_ink(tmp_path):

@@ -298,8 +298,8 @@ def _said_of_unknown(name: str, share: float, capped: bool) -> list[str]:
             f"data set {name!r}: {said}, so a model of its words would learn nothing; words stand between spaces: put "
             "some between the words (or the characters) of a language that is written without, or give more text"
         )
-    mend = "a profile with a larger vocabulary would mend that" if capped else "more text would mend that"
-    return [said if share < SPARSE else f"warning: {said}; {mend}"]
+    coded = "a code tells how many a document has, and a profile with a larger vocabulary would mend that"
+    return [said if share < SPARSE else f"warning: {said}; {coded if capped else 'more text would mend that'}"]
 
 
 def _cut(splits: Splits, options: Options) -> tuple[Splits, list[str]]:
