@@ -19,8 +19,8 @@ from lagvae_lib.config.profiles import resolve
 from lagvae_lib.errors import UserError
 from lagvae_lib.runs import record
 from lagvae_lib.runs.train import prepared, resume, save, trainer_of
+from tests.own import drawings, lines
 from tests.test_notebook_parameters import CELL, kernel
-from tests.test_own_data import drawings, lines
 from tests.tiny import tiny_config, tiny_data
 
 many = settings(max_examples=84, suppress_health_check=list(HealthCheck))

@@ -10,7 +10,7 @@ import pytest
 
 from lagvae_lib import __main__, atomic
 from lagvae_lib.__main__ import main
-from tests.test_own_data import lines, write
+from tests.own import lines, write
 
 pytestmark = pytest.mark.usefixtures("own_folders")
 
@@ -149,7 +149,7 @@ def test_an_oserror_names_the_file_that_was_asked_for(tmp_path):
 
 
 def test_own_images_from_the_command_line(tmp_path, capsys):
-    from tests.test_own_data import drawings
+    from tests.own import drawings
 
     np.save(tmp_path / "mine.npy", drawings(40))
     assert "'cnn-vae' is for toy and text" in one_line(

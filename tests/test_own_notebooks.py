@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from tests.essays import execute
-from tests.test_own_data import drawings, lines, write
+from tests.own import drawings, lines, write
 
 pytestmark = pytest.mark.usefixtures("own_folders")
 
