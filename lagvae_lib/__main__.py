@@ -178,22 +178,30 @@ def _dataset(args: argparse.Namespace) -> str:
 
 
 def _run(args: argparse.Namespace) -> None:
-    from lagvae_lib.runs.train import prepared, run
+    from lagvae_lib.runs.record import on_record
+    from lagvae_lib.runs.train import loaded, prepared, run
 
     device, said = choose_device(args.device, args.dataset), None
     methods = [name.strip() for name in args.method.split(",") if name.strip()]
     for method in methods or [args.method]:
-        precision = _precision(args, [method], device)
-        config, data = prepared(_dataset(args), method, args.profile, args.seed, precision)
-        if data.name != said:
-            _say_what_the_data_are(data)
-        said = data.name
-        record = run(config, data, device, lambda line: print(line, flush=True), deterministic=args.deterministic)
+        names = (_dataset(args), method, args.profile, args.seed, _precision(args, [method], device))
+        if found := on_record(*names):
+            record = loaded(found, _line)
+        else:
+            config, data = prepared(*names)
+            if data.name != said:
+                _say_what_the_data_are(data)
+            said = data.name
+            record = run(config, data, device, _line, deterministic=args.deterministic)
         if not record.metrics.get("provenance", {}).get("git"):
             print("record: git names no commit here, so it does not say which code made it", file=sys.stderr)
         shown = {name: record.metrics[name] for name in ("nll", "elbo", "kl", "mi", "au")}
         prefix = f"{method}: " if len(methods) > 1 else ""
         print(prefix + "  ".join(f"{name} {value:.3f}" for name, value in shown.items()), f" in {record.folder}")
+
+
+def _line(text: str) -> None:
+    print(text, flush=True)
 
 
 def _say_what_the_data_are(data) -> None:

@@ -45,6 +45,17 @@ def test_a_run_says_what_the_data_are_and_ends_with_its_numbers(notes, capsys):
     assert shown.err.count("documents repeat") == 1  # loaded, and said, once for both
 
 
+@pytest.mark.parametrize("profile", [["--profile", "smoke"], []])
+def test_a_run_on_record_is_shown_without_its_data(capsys, monkeypatch, profile):
+    monkeypatch.setenv("LAGVAE_PROFILE", "smoke")  # what "auto" means
+    assert main(["run", "grammar", "vae", *profile]) == 0
+    numbers = capsys.readouterr().out.splitlines()[-1]
+    monkeypatch.setattr("lagvae_lib.runs.train.load_data", None)
+    assert main(["run", "grammar", "vae", *profile]) == 0
+    first, last = capsys.readouterr().out.splitlines()
+    assert first.startswith("loaded ") and last == numbers
+
+
 def test_a_diverged_loss_names_a_lower_rate(capsys):
     said = one_line(capsys, "run", "grammar", "vae+lr=1000000", "--profile", "smoke")
     assert "the loss is nan at iteration" in said and said.endswith("such as vae+lr=100000")

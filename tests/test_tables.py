@@ -16,7 +16,7 @@ from lagvae_lib.notebook import display
 from lagvae_lib.notebook.released import Speaker, score, speaker
 from lagvae_lib.paper import rows, tables
 from lagvae_lib.plots import records as figures
-from lagvae_lib.runs import train
+from lagvae_lib.runs import record, train
 from lagvae_lib.runs.record import Records
 from tests.tiny import tiny_config, tiny_data
 
@@ -144,7 +144,7 @@ def test_a_banner_and_a_record_need_no_data(results, monkeypatch):
     assert "not at hand" in text and "yelp-small" in text
     with pytest.raises(MissingData):
         train.run_named("yelp", "vae", "smoke", 0)
-    monkeypatch.setattr(train, "resolve", lambda *names, **options: config_of("vae"))
+    monkeypatch.setattr(record, "resolve", lambda *names, **options: config_of("vae"))
     assert train.run_named("yelp", "vae", "smoke", 0).folder == results[1].folder
 
 
@@ -163,6 +163,9 @@ def test_every_departure_has_a_title_and_both_values(dataset, profile):
 
 
 def test_departures_are_in_words():
+    left_out = "words beyond the vocabulary are left out"
+    assert display.departures("yahoo-small", "scaled").set_index("setting").loc[left_out].tolist() == ["yes", "no"]
+    assert left_out not in set(display.departures("yelp-small", "scaled")["setting"])
     assert display.departures("yelp-small", "scaled").set_index("setting").loc["LSTM", "paper"] == "1,024"
     rules = display.departures("omniglot-28", "scaled").set_index("setting")
     assert rules.loc["the rate may be halved while annealing"].tolist() == ["no", "yes"]

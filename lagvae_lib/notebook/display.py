@@ -62,10 +62,9 @@ def banner(settings: Settings, data: Data | None = None) -> Html:
         )
     asked = "" if data.name == settings.dataset else f" (asked for: <code>{escape(settings.dataset)}</code>)"
     kind = f"<b>A stand-in: {STAND_IN[family(settings.dataset)]}.</b> " if data.stand_in else ""
-    changed = departures(settings.dataset, settings.profile)
+    changed = departures(data.name, settings.profile, data.family)
     if data.stand_in:  # its sentences and its vocabulary are what they are, and not cut
-        cut = [TITLES[f"data.{name}"] for name in ("max_len", "vocab_size", "known_only")]
-        changed = changed[~changed["setting"].isin(cut)]
+        changed = changed[~changed["setting"].isin([TITLES["data.max_len"], TITLES["data.vocab_size"]])]
     rows = "".join(
         f"<tr><td {LEFT}>{k}</td><td>{h}</td><td>{p}</td></tr>" for k, h, p in changed.itertuples(index=False)
     )
@@ -159,10 +158,12 @@ WORDS = {
 }
 
 
-def departures(dataset: str, profile: str) -> pd.DataFrame:
-    """Each setting in which a profile departs from the paper: columns setting, here, paper."""
-    kind = family(dataset)
-    here, paper = (_flat(asdict(values_for(resolve_name(dataset, p), p, kind))) for p in (profile, "paper"))
+def departures(dataset: str, profile: str, kind: str = "") -> pd.DataFrame:
+    """Each setting in which a profile departs from the paper: columns setting, here, paper.
+
+    kind: see `config.profiles.resolve`.
+    """
+    here, paper = (_flat(asdict(values_for(dataset, name, kind or family(dataset)))) for name in (profile, "paper"))
     rows = [
         (TITLES[name], _value(name, here[name]), _value(name, paper[name]))
         for name in here

@@ -195,6 +195,17 @@ def auto_profile(dataset: str, methods: Iterable[str], seeds: Iterable[int], pre
     return "scaled" if recorded else "quick"
 
 
+def on_record(
+    dataset: str, method: str, profile: str = "auto", seed: int = 0, precision: str = "float32"
+) -> Config | None:
+    """The configuration of a finished run of named data, which is loaded without them; None where there is none."""
+    if is_file(dataset):
+        return None
+    profile = auto_profile(dataset, [method], [seed], precision) if profile == "auto" else profile
+    config = resolve(resolve_name(dataset, profile), method, profile, seed, precision)
+    return config if finished(config) else None
+
+
 def settled_precision(
     precision: str, dataset: str, methods: Sequence[str], seeds: Sequence[int], profile: str, device: str
 ) -> str:

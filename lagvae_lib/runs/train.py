@@ -19,7 +19,7 @@ from lagvae_lib import atomic
 from lagvae_lib.config.build import build_model
 from lagvae_lib.config.machine import choose_device
 from lagvae_lib.config.profiles import Config, resolve
-from lagvae_lib.data import is_file, resolve_name
+from lagvae_lib.data import resolve_name
 from lagvae_lib.data.loading import Data
 from lagvae_lib.data.loading import load as load_data
 from lagvae_lib.errors import Diverged, UserError
@@ -36,9 +36,9 @@ from lagvae_lib.runs.record import (
     RunBusy,
     as_json,
     auto_profile,
-    finished,
     folder_of,
     load,
+    on_record,
     settled_precision,
 )
 from lagvae_lib.training import FINAL, Trainer, noise
@@ -60,10 +60,8 @@ def run_named(
     """`run` from names alone, data included; a finished run of a named data set is loaded without them."""
     chosen = choose_device(device, dataset)
     precision = settled_precision(precision, dataset, [method], [seed], profile, chosen)
-    if profile != "auto" and not is_file(dataset):
-        config = resolve(resolve_name(dataset, profile), method, profile, seed, precision)
-        if finished(config):
-            return _loaded(folder_of(config), report)
+    if found := on_record(dataset, method, profile, seed, precision):
+        return loaded(found, report)
     return run(*prepared(dataset, method, profile, seed, precision), chosen, report, deterministic=deterministic)
 
 
@@ -73,8 +71,8 @@ def prepared(
     """Configuration and data of a run from names alone."""
     profile = auto_profile(dataset, [method], [seed], precision) if profile == "auto" else profile
     config = resolve(resolve_name(dataset, profile), method, profile, seed, precision)
-    loaded = load_data(dataset, config.data, profile=profile)
-    return resolve(loaded.name, method, profile, seed, precision, kind=loaded.family), loaded
+    data = load_data(dataset, config.data, profile=profile)
+    return resolve(data.name, method, profile, seed, precision, kind=data.family), data
 
 
 def run(
@@ -93,10 +91,10 @@ def run(
     """
     folder = folder_of(config)
     if (folder / "metrics.json").exists():
-        return _loaded(folder, report)
+        return loaded(config, report)
     with _held(folder, report), threads_for(config), numerics(config.precision, deterministic):
         if (folder / "metrics.json").exists():  # the process that held the run until now has finished it
-            return _loaded(folder, report)
+            return loaded(config, report)
         atomic.write_json(folder / "config.json", as_json(config))
         trainer = trainer_of(config, data, device)
         checkpoint = folder / "checkpoint.pt"
@@ -110,8 +108,9 @@ def run(
     return load(folder)
 
 
-def _loaded(folder: Path, report: Callable[[str], None]) -> Run:
+def loaded(config: Config, report: Callable[[str], None]) -> Run:
     """A finished run, with one line that says that nothing was trained."""
+    folder = folder_of(config)
     record = load(folder)
     made = record.metrics["provenance"]
     report(f"loaded {folder}, finished {made['finished'][:10]}, commit {(made['git'] or 'unknown')[:7]}")
