@@ -170,6 +170,11 @@ def test_every_run_is_a_line_with_what_it_took(records):
     took = table.numbers[table.numbers["quantity"] == "cpu_seconds"]
     assert list(took["value"]) == pytest.approx([47 / 60] * 3)
     assert set(tables.every_run(Records("scaled")).shown["", "data"]) == {"yelp-small"}
+    records.clear()
+    nothing = tables.every_run(Records("scaled"))
+    assert nothing.shown.to_numpy().tolist() == [[rows.NO_RUN]] and nothing.numbers.empty
+    assert rows.NO_RUN in formats.as_markdown(nothing) and rows.NO_RUN in formats.as_latex(nothing)
+    formats.as_csv(nothing)
 
 
 # -- cost --------------------------------------------------------------------------------------------------------------

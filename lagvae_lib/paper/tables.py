@@ -176,7 +176,7 @@ def every_run(records: Records, dataset: str | None = None) -> Table:
         f"Every run of profile {records.profile} {where}: the test set, nats per example, and minutes with evaluation. "
         "Wall times contain pauses, and processor times depend on the processor (metrics.json names it)."
     )
-    return Table(caption, _frame(shown), pd.DataFrame(numbers))
+    return Table(caption, _frame(shown or [{("", "method"): NO_RUN}]), pd.DataFrame(numbers))
 
 
 # -- Tables 3 and 4 ----------------------------------------------------------------------------------------------------
