@@ -167,7 +167,7 @@ def test_every_run_is_a_line_with_what_it_took(records):
     assert list(shown["training", "ended by"]) == ["schedule", "cap", "schedule"]
     assert list(shown["AU", ""]) == ["2", "2", "-"] and set(shown["training", "epochs"]) == {"4"}
     assert set(shown["minutes", "processor"]) == {"0.8"} and set(shown["minutes", "wall"]) == {"1.6"}  # 47 s, 94 s
-    took = table.numbers[table.numbers["quantity"] == "cpu_seconds"]
+    took = table.numbers[table.numbers["quantity"] == "processor_minutes"]
     assert list(took["value"]) == pytest.approx([47 / 60] * 3)
     assert set(tables.every_run(Records("scaled")).shown["", "data"]) == {"yelp-small"}
     records.clear()

@@ -158,7 +158,8 @@ def every_run(records: Records, dataset: str | None = None) -> Table:
     shown, numbers = [], []
     for run in runs:
         names = {key: run.metrics[key] for key in ("dataset", "method", "seed")}
-        took = {key: sum(run.metrics[key].values()) / PER_MINUTE for key in ("cpu_seconds", "seconds")}
+        clocks = {"processor_minutes": "cpu_seconds", "wall_minutes": "seconds"}
+        took = {name: sum(run.metrics[clock].values()) / PER_MINUTE for name, clock in clocks.items()}
         line = {("", "data"): names["dataset"]} if not dataset else {}
         line |= {
             ("", "method"): label(names["method"], run.family),
@@ -167,7 +168,7 @@ def every_run(records: Records, dataset: str | None = None) -> Table:
             ("training", "ended by"): run.ended,
         }
         line |= {(title, ""): cell(metric, [run]).removesuffix(".0") for metric, title in (METRICS | BESIDE).items()}
-        line |= {("minutes", "processor"): f"{took['cpu_seconds']:.1f}", ("minutes", "wall"): f"{took['seconds']:.1f}"}
+        line |= {("minutes", name.removesuffix("_minutes")): f"{minutes:.1f}" for name, minutes in took.items()}
         shown.append(line)
         values = {"epochs": len(run.history)} | {metric: run.metrics.get(metric) for metric in METRICS | BESIDE} | took
         numbers += [names | {"quantity": key, "value": value} for key, value in values.items()]
