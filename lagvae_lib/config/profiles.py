@@ -112,6 +112,7 @@ TABLE = {
             # 10 epochs of 3,100 updates: longer than the stage, as there, so that the decoder has learned to read the
             # code before the code is paid for in full
             anneal_epochs=34,
+            pretrain_epochs=17,  # 5: half of the ramp, there too
             ramp="batches",  # "examples"; its length is this profile's own in any case
             window=10,  # 15 released; 10 is almost surely what the published text results used
             stop_patience=2,  # 1; one bad epoch of so few updates does not end the stage
@@ -128,6 +129,7 @@ TABLE = {
             # 10 epochs of 3,100 updates, a quarter of a run or less. Here most of it: once the weight is 1 the rate has
             # to fall soon, or the code is lost, and by then the words have to be learned
             anneal_epochs=120,
+            pretrain_epochs=60,  # 5: half of the ramp, there too
             ramp="batches",  # "examples"; its length is this profile's own in any case
             window=10,  # 15 released; 10 is almost surely what the published text results used
             stop_patience=2,  # 1; one bad epoch of so few updates does not end the stage
