@@ -256,12 +256,26 @@ def test_examples_no_two_of_which_have_one_length_are_cut_alike(capsys):
     assert "3 test documents, cut to 5 words: there are not 3 of one length" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(("profile", "order"), [("quick", [0, 4]), ("scaled", [4, 0]), ("smoke", [4])])
+def test_speaker_prefers_a_recorded_run_with_weights_to_training(profile, order, monkeypatch):
+    """Of seeds whose weights are not released too: what is trained later is then trained side by side."""
+    settings, data = replace(settings_of(profile, "yelp"), seeds=(4,)), replace(tiny_data(), name="yelp-small")
+    asked = []
+
+    def with_weights(config, *of):
+        asked.append(config.seed)
+        return "found" if len(asked) == len(order) else None
+
+    monkeypatch.setattr("lagvae_lib.notebook.released._with_weights", with_weights)
+    assert speaker(settings, data, "vae") == "found" and asked == order
+
+
 def test_speaker_does_not_take_weights_for_other_data(results, monkeypatch):
     config, other = config_of("vae"), replace(tiny_data(), sha256="1" * 64)
     monkeypatch.setattr("lagvae_lib.notebook.released.resolve", lambda *names, **options: config)
     monkeypatch.setattr("lagvae_lib.notebook.released.load_data", lambda *names, **options: other)
     asked = []
-    monkeypatch.setattr("lagvae_lib.notebook.released.run_named", lambda *names, **options: asked.append(names))
-    with pytest.raises(FileNotFoundError, match="no weights for vae"):
-        speaker(settings_of(), other, "vae")
-    assert asked == [("tiny", "vae", "smoke", 0, "cpu")]  # it did try to train one
+    monkeypatch.setattr("lagvae_lib.notebook.released.trained", lambda of, methods: asked.append((of, [*methods])))
+    with pytest.raises(FileNotFoundError, match="no weights for skip-vae"):
+        speaker(settings_of(), other, "skip-vae")
+    assert asked == [(settings_of(), [*METHODS, "skip-vae"])]  # it did try to train, all of them side by side

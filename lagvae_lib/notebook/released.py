@@ -13,10 +13,11 @@ from lagvae_lib.data import resolve_name
 from lagvae_lib.data.loading import Data
 from lagvae_lib.data.loading import load as load_data
 from lagvae_lib.data.sources import MissingData
+from lagvae_lib.notebook.display import trained
 from lagvae_lib.notebook.parameters import Settings
 from lagvae_lib.runs.record import Run, folder_of, load
 from lagvae_lib.runs.speak import LONGEST, speak
-from lagvae_lib.runs.train import NoWeights, run_named, trained_model
+from lagvae_lib.runs.train import NoWeights, trained_model
 
 
 @dataclass(frozen=True)
@@ -74,20 +75,19 @@ def at_hand(settings: Settings) -> Settings:
 
 
 def speaker(settings: Settings, data: Data, method: str) -> Speaker:
-    """The `scaled` run of this method if the profile is `quick` and those weights are here; else the notebook's own.
+    """The notebook's own run of this method, or the released `scaled` one, which to `quick` is the better of the two.
 
-    Where neither has weights here, a run is trained: `quick` in place of the profiles that take hours.
+    Where neither has weights here, the notebook's methods are trained side by side: `quick` in place of the profiles
+    that take hours.
     """
     own = resolve(data.name, method, settings.profile, settings.seed, kind=data.family)
-    if settings.profile == "quick":
-        found = _with_weights(resolve(data.name, method, "scaled", 0, kind=data.family), settings)
-        if found:
+    choice = [(own, data), (resolve(data.name, method, "scaled", 0, kind=data.family), None)]
+    choice = {"smoke": choice[:1], "quick": choice[::-1]}.get(settings.profile, choice)
+    for config, its_data in choice:
+        if found := _with_weights(config, settings, its_data):
             return found
-    found = _with_weights(own, settings, data)
-    if found:
-        return found
     live = settings.live()
-    run_named(live.dataset, method, live.profile, live.seed, live.device, report=print)
+    trained(live, dict.fromkeys([*live.methods, method]))
     found = _with_weights(resolve(data.name, method, live.profile, live.seed, kind=data.family), live)
     if not found:
         raise FileNotFoundError(
