@@ -77,8 +77,8 @@ def at_hand(settings: Settings) -> Settings:
 def speaker(settings: Settings, data: Data, method: str) -> Speaker:
     """The notebook's own run of this method, or the released `scaled` one, which to `quick` is the better of the two.
 
-    Where neither has weights here, the notebook's methods are trained side by side: `quick` in place of the profiles
-    that take hours.
+    Where neither has weights here, it is trained: `quick` in place of the profiles that take hours, and otherwise side
+    by side with the notebook's other methods, which will be wanted too.
     """
     own = resolve(data.name, method, settings.profile, settings.seed, kind=data.family)
     choice = [(own, data), (resolve(data.name, method, "scaled", 0, kind=data.family), None)]
@@ -87,7 +87,7 @@ def speaker(settings: Settings, data: Data, method: str) -> Speaker:
         if found := _with_weights(config, settings, its_data):
             return found
     live = settings.live()
-    trained(live, dict.fromkeys([*live.methods, method]))
+    trained(live, dict.fromkeys([*(settings.methods if live == settings else ()), method]))
     found = _with_weights(resolve(data.name, method, live.profile, live.seed, kind=data.family), live)
     if not found:
         raise FileNotFoundError(
