@@ -20,12 +20,13 @@ class Objective:
     ramp: what an epoch of that is. "batches": as many iterations as there are batches. "examples": the number of
         examples over the batch size, as in the released code for text, where batches of equally long sentences are more
         than that and the ramp ends before the epoch does.
-    cycles: the run is cut into this many cycles of equal length, in each of which the weight climbs linearly from 0 to
-        `kl_weight` during the first half and stays there (cyclical annealing, Fu et al. 2019). 0: none.
+    cycles: those epochs are cut into this many cycles of equal length, in each of which the weight climbs from `start`
+        to `kl_weight` during the first half and stays there (cyclical annealing, Fu et al. 2019, whose runs end with
+        the last cycle; here the schedule ends them). 0: one ramp of `anneal_epochs`, without a stay.
     free_nats: nats of the KL that are not penalised, the same share for each dimension (free bits, Kingma et al. 2016).
     pretrain_epochs: epochs before the run in which the weight is 0, an autoencoder's; the encoder is kept, the decoder
         begins the run anew (Li et al. 2019).
-    Raises ValueError for annealing together with cycles, and for a negative value.
+    Raises ValueError for cycles without the epochs that they take, and for a negative value.
     """
 
     kl_weight: float = 1.0
@@ -38,12 +39,12 @@ class Objective:
 
     def __post_init__(self):
         choose(self.ramp, RAMPS, "ramp")
-        if self.anneal_epochs and self.cycles:
-            raise BadValue("an objective anneals once (anneal_epochs) or in cycles (cycles), not both")
         require(self, "kl_weight start anneal_epochs cycles free_nats pretrain_epochs", least=0)
+        if self.cycles and not self.anneal_epochs:
+            raise BadValue("cycles share the epochs of annealing: give anneal_epochs, how many those are, as well")
 
-    def weight(self, iteration: int, per_epoch: int, epochs: int, per_ramp_epoch: float | None = None) -> float:
-        """The weight at outer iteration t = 1, 2, ... of a run of at most `epochs` epochs of `per_epoch` iterations.
+    def weight(self, iteration: int, per_epoch: int, per_ramp_epoch: float | None = None) -> float:
+        """The weight at outer iteration t = 1, 2, ... of a run whose epochs have `per_epoch` iterations.
 
         per_ramp_epoch: iterations that count as an epoch of annealing (`ramp`), `per_epoch` by default. Pretraining is
         not part of the run and has weight 0; t counts its iterations too.
@@ -51,14 +52,16 @@ class Objective:
         iteration -= self.pretrain_epochs * per_epoch
         if iteration <= 0:
             return 0.0
-        if self.cycles:
-            cycle = epochs * per_epoch / self.cycles
-            return self.kl_weight * min(1.0, ((iteration - 1) % cycle) / cycle / RAMP)
         total = self.anneal_epochs * (per_epoch if per_ramp_epoch is None else per_ramp_epoch)
         if iteration >= total:
             return self.kl_weight
-        return min(self.kl_weight, self.start + (self.kl_weight - self.start) * iteration / total)
+        climbed = iteration / total
+        if self.cycles:
+            cycle = total / self.cycles
+            climbed = min(1.0, ((iteration - 1) % cycle) / cycle / RAMP)
+        return min(self.kl_weight, self.start + (self.kl_weight - self.start) * climbed)
 
-    def settled_from(self, epochs: int) -> float:
+    @property
+    def settled_from(self) -> float:
         """Epochs of the run after which the weight no longer moves."""
-        return epochs * (1 - (1 - RAMP) / self.cycles) if self.cycles else self.anneal_epochs
+        return self.anneal_epochs * (1 - (1 - RAMP) / self.cycles if self.cycles else 1)

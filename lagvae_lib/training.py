@@ -148,7 +148,7 @@ class Trainer:
         state.position += 1
 
     def _kl_weight(self, iteration: int) -> float:
-        return self.objective.weight(iteration, self.epoch_length, self.schedule.max_epochs, self.ramp_epoch)
+        return self.objective.weight(iteration, self.epoch_length, self.ramp_epoch)
 
     def _add(self, step: Step, examples: int) -> None:
         """Keep what the step reports for the epoch's sums; on a GPU it is not waited for."""
@@ -243,7 +243,7 @@ class Trainer:
 
     def _follow_schedule(self, loss: float) -> None:
         """Select, lower the learning rate or stop, by the rule that `Schedule` states."""
-        state, ramp = self.state, self.objective.settled_from(self.schedule.max_epochs)
+        state, ramp = self.state, self.objective.settled_from
         best, falls = state.progress.after_epoch(self.schedule, loss, state.epoch - self.first_epoch, ramp)
         if best:
             state.best = _copy(self.model.state_dict())

@@ -8,6 +8,7 @@ import torch
 
 from lagvae_lib.config.build import build_model
 from lagvae_lib.config.methods import find
+from lagvae_lib.config.profiles import resolve
 from lagvae_lib.inference.amortised import Amortised
 from lagvae_lib.objectives import Objective
 from lagvae_lib.schedule import Schedule
@@ -19,36 +20,46 @@ from tests.tiny import tiny_config, tiny_data
 def test_annealing_is_linear_in_the_iteration(per_epoch, epochs, start):
     objective, total = Objective(start=start, anneal_epochs=epochs), per_epoch * epochs
     for t in range(1, int(2 * total)):
-        assert objective.weight(t, per_epoch, 50) == pytest.approx(min(1, start + (1 - start) * t / total))
+        assert objective.weight(t, per_epoch) == pytest.approx(min(1, start + (1 - start) * t / total))
 
 
 def test_weights_of_the_other_objectives_are_constant():
-    assert {Objective().weight(t, 10, 5) for t in range(1, 50)} == {1.0}
-    assert {find("beta-0.4").objective.weight(t, 10, 5) for t in range(1, 50)} == {0.4}
+    assert {Objective().weight(t, 10) for t in range(1, 50)} == {1.0}
+    assert {find("beta-0.4").objective.weight(t, 10) for t in range(1, 50)} == {0.4}
 
 
-def test_cycles_ramp_over_the_whole_run_and_not_over_a_batch():
-    """Fu et al.: M cycles of T/M iterations, a ramp from 0 in the first half of each, then the full weight."""
-    objective, per_epoch, epochs = Objective(cycles=4), 10, 40
-    weights = [objective.weight(t, per_epoch, epochs) for t in range(1, 401)]
-    assert weights[:100] == weights[100:200] == weights[300:]
-    assert weights[:51] == pytest.approx([t / 50 for t in range(51)])
-    assert set(weights[50:100]) == {1.0}
-    assert objective.settled_from(epochs) == 35  # the last ramp ends there
-    assert Objective(cycles=1).settled_from(epochs) == 20
+@pytest.mark.parametrize("start", [0.0, 0.1])
+def test_cycles_share_the_epochs_of_annealing(start):
+    """Fu et al.: M cycles of T/M iterations, a ramp in the first half of each, then the full weight."""
+    objective, per_epoch = Objective(start=start, anneal_epochs=40, cycles=4), 10
+    weights = [objective.weight(t, per_epoch) for t in range(1, 501)]
+    assert weights[:100] == weights[100:200] == weights[300:400]
+    assert weights[:51] == pytest.approx([start + (1 - start) * t / 50 for t in range(51)])
+    assert set(weights[50:100]) == set(weights[400:]) == {1.0}  # after the last cycle, to the schedule's end
+    assert objective.settled_from == 35  # the last ramp ends there
+    assert Objective(anneal_epochs=40, cycles=1).settled_from == 20
+
+
+@pytest.mark.parametrize(("dataset", "profile", "epochs"), [("yelp", "scaled", 120), ("omniglot", "paper", 40)])
+def test_the_rate_waits_for_the_last_cycle(dataset, profile, epochs):
+    config, plain = (resolve(dataset, method, profile, 0) for method in ("cyclical", "vae-anneal"))
+    assert (config.method.objective.anneal_epochs, config.method.objective.cycles) == (epochs, 4)
+    assert not config.schedule.decay_in_ramp and replace(config.schedule, decay_in_ramp=True) == replace(
+        plain.schedule, decay_in_ramp=True
+    )
 
 
 def test_pretraining_has_weight_zero_and_what_follows_counts_from_its_end():
     objective = Objective(start=0.0, anneal_epochs=2, pretrain_epochs=3)
-    weights = [objective.weight(t, 5, 10) for t in range(1, 31)]
+    weights = [objective.weight(t, 5) for t in range(1, 31)]
     assert weights[:15] == [0.0] * 15
     assert weights[15:25] == pytest.approx([t / 10 for t in range(1, 11)])
     assert set(weights[25:]) == {1.0}
 
 
-@pytest.mark.parametrize("bad", [{"cycles": 2, "anneal_epochs": 1}, {"free_nats": -1.0}, {"pretrain_epochs": -1}])
+@pytest.mark.parametrize("bad", [{"cycles": 2}, {"free_nats": -1.0}, {"pretrain_epochs": -1}])
 def test_objectives_that_make_no_sense_are_refused(bad):
-    with pytest.raises(ValueError, match=r"not both|at least 0"):
+    with pytest.raises(ValueError, match=r"give anneal_epochs|at least 0"):
         Objective(**bad)
 
 
@@ -132,7 +143,7 @@ def test_nothing_is_halved_before_decay_from():
 
 def test_nothing_is_halved_while_the_weight_still_moves():
     made = trainer(max_epochs=8, patience=2)
-    made.objective = Objective(cycles=2)  # of 8 epochs: the last ramp ends after 6
+    made.objective = Objective(anneal_epochs=8, cycles=2)  # the last ramp ends after 6
     assert follow(made, [10, 11, 11, 11, 11, 11, 11]) == [0.1] * 6 + [0.05]
 
 

@@ -75,6 +75,7 @@ TABLE = {
             schedule=replace(TOY.schedule, max_epochs=2),  # 50
             evaluation=Evaluation(iw_samples=20, observe_every=20, probe=40),  # 500, 200, 500
             anneal_epochs=1,  # 10
+            cycled_epochs=1,  # 40
             pretrain_epochs=1,  # 5
         ),
         "quick": replace(
@@ -83,6 +84,7 @@ TABLE = {
             schedule=replace(TOY.schedule, max_epochs=8),  # 50
             evaluation=Evaluation(iw_samples=100, observe_every=100, probe=200),  # 500, 200, 500
             anneal_epochs=2,  # 10
+            cycled_epochs=4,  # 40
         ),
     },
     "text": {
@@ -94,6 +96,7 @@ TABLE = {
             schedule=replace(TEXT.schedule, max_epochs=2),
             evaluation=Evaluation(iw_samples=20, observe_every=2, probe=60),
             anneal_epochs=1,
+            cycled_epochs=1,
             pretrain_epochs=1,
         ),
         # Trained before the reader's eyes in a few minutes, and the effect is visible: how it was found, and what each
@@ -112,6 +115,7 @@ TABLE = {
             # 10 epochs of 3,100 updates: longer than the stage, as there, so that the decoder has learned to read the
             # code before the code is paid for in full
             anneal_epochs=34,
+            cycled_epochs=34,  # 40: as long as the ramp, which is most of the run
             pretrain_epochs=17,  # 5: half of the ramp, there too
             ramp="batches",  # "examples"; its length is this profile's own in any case
             window=10,  # 15 released; 10 is almost surely what the published text results used
@@ -129,6 +133,7 @@ TABLE = {
             # 10 epochs of 3,100 updates, a quarter of a run or less. Here most of it: once the weight is 1 the rate has
             # to fall soon, or the code is lost, and by then the words have to be learned
             anneal_epochs=120,
+            cycled_epochs=120,  # 40, as in `quick`
             pretrain_epochs=60,  # 5: half of the ramp, there too
             ramp="batches",  # "examples"; its length is this profile's own in any case
             window=10,  # 15 released; 10 is almost surely what the published text results used
@@ -144,6 +149,7 @@ TABLE = {
             schedule=replace(IMAGES.schedule, max_epochs=2),
             evaluation=Evaluation(iw_samples=20, iw_examples=20, observe_every=4, probe=60),
             anneal_epochs=1,
+            cycled_epochs=1,
             pretrain_epochs=1,
             pseudo_inputs=10,
         ),
@@ -154,6 +160,7 @@ TABLE = {
             # 1e-3, 1000 epochs: Adam moves a weight by its rate an update, and 300 of them must do
             schedule=replace(IMAGES.schedule, lr=1e-2, epoch_updates=10, max_epochs=30),
             evaluation=Evaluation(iw_samples=50, iw_examples=100, observe_every=10, probe=300, mi_draws=10),
+            cycled_epochs=20,  # 40 of 1000
         ),
         "scaled": replace(
             IMAGES,
@@ -245,6 +252,8 @@ def resolve(
             )
     own = {key: getattr(found, key) for key in OWN if getattr(found, key) is not None}
     schedule = replace(values.schedule, **own)
+    if found.objective.cycles:  # each new ramp makes the validation loss worse: the rate waits for the last one
+        schedule = replace(schedule, decay_in_ramp=False)
     sizes = (values.data, values.model, schedule, values.evaluation)
     return Config(dataset, found, profile, seed, *sizes, precision, kind)
 
@@ -253,11 +262,11 @@ def _fit_method(method: Method, profile: Profile, explicit: set[str]) -> Method:
     """The profile's values of the knobs that depend on the size of the job, where the method has any use for them and
     its name does not set them itself."""
     objective, wanted = method.objective, {"objective": {}, "inference": {}, "variant": {}}
-    for knob in ("anneal_epochs", "pretrain_epochs"):
-        if getattr(objective, knob):
-            wanted["objective"][knob] = getattr(profile, knob)
     if objective.anneal_epochs:
-        wanted["objective"]["ramp"] = profile.ramp
+        epochs = profile.cycled_epochs if objective.cycles else profile.anneal_epochs
+        wanted["objective"] |= {"anneal_epochs": epochs, "ramp": profile.ramp}
+    if objective.pretrain_epochs:
+        wanted["objective"]["pretrain_epochs"] = profile.pretrain_epochs
     if isinstance(method.inference, Aggressive):
         wanted["inference"] = {knob: getattr(profile, knob) for knob in STAGE}
     if method.variant.prior == "vamp":

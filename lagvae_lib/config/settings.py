@@ -85,7 +85,8 @@ class Evaluation:
 class Profile:
     """All that depends on the size of the job and not on the method.
 
-    ramp belongs to `Objective`; window, stop_reference, stop_patience and first_reference to `Aggressive`.
+    anneal_epochs is the length of one ramp, cycled_epochs that of all cycles together; ramp belongs to `Objective`;
+    window, stop_reference, stop_patience and first_reference to `Aggressive`.
     """
 
     data: DataSettings
@@ -93,6 +94,7 @@ class Profile:
     schedule: Schedule
     evaluation: Evaluation
     anneal_epochs: float = 10
+    cycled_epochs: float = 40
     pretrain_epochs: int = 5
     pseudo_inputs: int = 500
     ramp: str = "batches"

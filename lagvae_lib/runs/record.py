@@ -78,7 +78,7 @@ class Run:
         if "ended" in self.metrics:
             return self.metrics["ended"]
         objective, schedule = Objective(**self.config["method"]["objective"]), Schedule(**self.config["schedule"])
-        progress, ramp = Progress(schedule.lr), objective.settled_from(schedule.max_epochs)
+        progress, ramp = Progress(schedule.lr), objective.settled_from
         for epoch, loss in enumerate(self.history["valid_loss"].iloc[objective.pretrain_epochs :]):
             progress.after_epoch(schedule, loss, epoch, ramp)
         return progress.ended or "cap"
