@@ -5,12 +5,13 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from scipy.special import stdtrit
 
 from lagvae_lib import paths
 from lagvae_lib.config.methods import METHODS
 from lagvae_lib.config.profiles import resolve
 from lagvae_lib.data import family
-from lagvae_lib.paper import formats, published, readme, report, rows, tables
+from lagvae_lib.paper import formats, inner_loops, published, readme, report, rows, tables
 from lagvae_lib.plots import records as figures
 from lagvae_lib.runs.record import Records, Run, folder_of
 from lagvae_lib.runs.speak import speak
@@ -204,7 +205,7 @@ def test_table_3_is_relative_to_the_vae(records):
 
 def test_table_4_has_every_setting_of_the_paper(records):
     records.append(made_up("aggressive-anneal+fixed_steps=30", mi_large=1.5))
-    shown = tables.inner_table(Records("scaled")).shown.set_index(("", "inner steps"))
+    shown = inner_loops.inner_table(Records("scaled")).shown.set_index(("", "inner steps"))
     assert list(shown.index) == ["10", "30", "50", "70", "convergence", "convergence, window 15"]
     assert shown.loc["30", ("MI, all examples", "here")] == "1.50" and shown.loc["30", ("NLL", "paper")] == "357.1"
     assert shown.loc["30", ("time", "plain updates")] == "120"  # 100 s, then 20 updates in 20 s
@@ -213,10 +214,26 @@ def test_table_4_has_every_setting_of_the_paper(records):
 
 def test_another_stop_is_a_row_of_table_4_and_of_no_other_table(records):
     records += [made_up("aggressive-anneal"), made_up("aggressive-anneal+inner_test=gain+stop_metric=mi_large")]
-    inner = tables.inner_table(Records("scaled")).shown.set_index(("", "inner steps"))
+    inner = inner_loops.inner_table(Records("scaled")).shown.set_index(("", "inner steps"))
     assert list(inner.index)[-1] == "inner test=gain, stop metric=mi large" and inner["", "runs"].iloc[-1] == "1"
     main = tables.main_table(Records("scaled"), "yelp")
     assert len(main.shown) == len(published.methods("yelp"))
+
+
+def test_another_stop_is_compared_with_the_papers_by_seed(records, monkeypatch):
+    gain, toy = "+inner_test=gain", {"dataset": "synthetic"}
+    lag = [made_up("aggressive", seed, **toy, mi_large=seed, nll=50.0) for seed in (0, 1, 2)]
+    lag += [made_up(f"aggressive{gain}", seed, **toy, mi_large=seed + 0.25, nll=50.0 + seed) for seed in (1, 2)]
+    monkeypatch.setattr(Records, "toy", lambda self: lag)
+    records += [made_up("aggressive-anneal"), made_up(f"aggressive-anneal{gain}", nll=99.0), made_up("aggressive")]
+    records += [made_up("aggressive-anneal+delay=5"), made_up("aggressive-anneal+window=15")]
+    shown = inner_loops.stops(Records("scaled")).shown
+    assert shown["", "stop"].tolist() == ["the paper's", "inner test=gain"] * 2
+    assert shown["", "runs"].tolist() == ["3", "2", "1", "1"]
+    assert shown["MI, all examples", "less the paper's"].tolist() == ["", "+0.25 ± 0.00", "", "+0.00"]
+    half = stdtrit(1, 0.975) * 0.5**0.5 / 2**0.5  # of 1 and 2: sd sqrt(1/2), over two seeds
+    assert shown["NLL", "less the paper's"].tolist() == ["", f"+1.50 ± {half:.2f}", "", "-1.00"]
+    assert shown["seen", "inner steps"].tolist() == ["10.0"] * 4
 
 
 @pytest.mark.parametrize(("profile", "ours"), [("scaled", "Aggressive + anneal"), ("paper", "Aggressive")])
@@ -344,7 +361,7 @@ def test_every_table_marks_rows_that_ended_at_a_cap_and_says_what_the_mark_means
         assert {"1"} == set(shown.loc[["Aggressive"], ("", "runs")]) - {"0"} and tables.DAGGER in table.caption
     assert main.shown.set_index(("", "method")).loc["VAE", ("", "runs")] == "2†"
     records[:] = [made_up("aggressive-anneal", ended="cap")]
-    inner = tables.inner_table(Records("scaled"))
+    inner = inner_loops.inner_table(Records("scaled"))
     assert "1†" in set(inner.shown["", "runs"]) and tables.DAGGER in inner.caption
     assert tables.beside_paper([made_up("vae"), made_up("vae", 1, ended="cap")])["ended by"].tolist() == [
         "1 of 2 at the cap"

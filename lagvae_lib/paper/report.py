@@ -15,9 +15,10 @@ from lagvae_lib.config.methods import find
 from lagvae_lib.data import resolve_name
 from lagvae_lib.paper import published
 from lagvae_lib.paper.formats import as_csv, as_latex, as_markdown
+from lagvae_lib.paper.inner_loops import inner_table, stops
 from lagvae_lib.paper.plan import OURS
 from lagvae_lib.paper.rows import DATASETS, row_label, row_runs
-from lagvae_lib.paper.tables import Table, every_run, inner_table, main_table, timing
+from lagvae_lib.paper.tables import Table, every_run, main_table, timing
 from lagvae_lib.plots import posterior_space, style
 from lagvae_lib.plots import records as curves
 from lagvae_lib.runs.record import Records, trajectory_of
@@ -31,7 +32,11 @@ def all_tables(records: Records) -> dict[str, Callable[[], Table]]:
     found = {
         f"table{numbers[n]}-{resolve_name(n, records.profile)}": lambda n=n: main_table(records, n) for n in DATASETS
     }
-    found |= {"table3": lambda: timing(records), "table4": lambda: inner_table(records)}
+    found |= {
+        "table3": lambda: timing(records),
+        "table4": lambda: inner_table(records),
+        "stops": lambda: stops(records),
+    }
     return found | {"runs": lambda: every_run(records)}
 
 

@@ -1,4 +1,4 @@
-"""Tables 1 to 4 from records alone, each cell beside the one that the paper prints."""
+"""Tables 1 to 3 from records alone, each cell beside the one that the paper prints; Table 4 is in `inner_loops`."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -16,7 +16,6 @@ from lagvae_lib.paper.rows import (
     METRICS,
     NO_RUN,
     cell,
-    costs,
     count,
     how_ended,
     mean_costs,
@@ -28,8 +27,7 @@ from lagvae_lib.paper.rows import (
 from lagvae_lib.runs.record import Records, Run
 
 PER_MINUTE = 60.0
-STOPS = {"inner_test", "stop_metric", "stop_patience"}  # knobs of a stop other than the paper's
-OF_TABLE_4 = {"fixed_steps", "window"} | STOPS
+OF_TABLE_4 = {"fixed_steps", "window", "inner_test", "stop_metric", "stop_patience"}  # knobs, of `inner_loops`
 DAGGER = (
     f"{AT_CAP} not converged: a run of the row ended at its cap on epochs or had a smaller budget, and no verdict on "
     "NLL or cost rests on it."
@@ -138,17 +136,18 @@ def main_table(records: Records, name: str) -> Table:
         'over runs); NLL, KL and MI in nats per example. Paper: as printed, for the full data and model; its "Ours" '
         f"is Aggressive here. {DAGGER}"
     )
-    return Table(caption, _frame(shown), pd.DataFrame(numbers))
+    return Table(caption, frame(shown), pd.DataFrame(numbers))
 
 
 def _here(metric: str, runs: list[Run]) -> str:
     return cell(metric, runs) if runs else NO_RUN
 
 
-def _frame(rows: list[dict]) -> pd.DataFrame:
-    frame = pd.DataFrame(rows, columns=list(rows[0])).fillna("")
-    frame.columns = pd.MultiIndex.from_tuples(frame.columns)
-    return frame
+def frame(rows: list[dict]) -> pd.DataFrame:
+    """Rows of cells by (group, column), the columns those of the first."""
+    found = pd.DataFrame(rows, columns=list(rows[0])).fillna("")
+    found.columns = pd.MultiIndex.from_tuples(found.columns)
+    return found
 
 
 def every_run(records: Records, dataset: str | None = None) -> Table:
@@ -177,10 +176,10 @@ def every_run(records: Records, dataset: str | None = None) -> Table:
         f"Every run of profile {records.profile} {where}: the test set, nats per example, and minutes with evaluation. "
         "Wall times contain pauses, and processor times depend on the processor (metrics.json names it)."
     )
-    return Table(caption, _frame(shown or [{("", "method"): NO_RUN}]), pd.DataFrame(numbers))
+    return Table(caption, frame(shown or [{("", "method"): NO_RUN}]), pd.DataFrame(numbers))
 
 
-# -- Tables 3 and 4 ----------------------------------------------------------------------------------------------------
+# -- Table 3, and NLL at equal length ----------------------------------------------------------------------------------
 
 
 def timing(records: Records) -> Table:
@@ -207,13 +206,13 @@ def timing(records: Records) -> Table:
                     ("", "method"): row_label(name, method, of),
                     ("", "runs"): count(of),
                     ("whole script, wall", "paper"): f"{printed.relative:.2f}",
-                    ("whole script, wall", "here"): _number(ratios["wall"], 2),
-                    ("training, processor", "total"): _number(ratios["cpu"], 2),
-                    ("training, processor", "epochs"): _number(ratios["epochs"], 2),
-                    ("training, processor", "plain update"): _number(ratios["step"], 2),
-                    ("in its own plain updates", "aggressive one"): _number(ratios["aggressive_ratio"], 1),
-                    ("in its own plain updates", "training"): _number(ratios["plain_updates"], 2),
-                    ("absolute", "minutes"): _number(cost and cost["cpu"] / PER_MINUTE, 1),
+                    ("whole script, wall", "here"): number(ratios["wall"], 2),
+                    ("training, processor", "total"): number(ratios["cpu"], 2),
+                    ("training, processor", "epochs"): number(ratios["epochs"], 2),
+                    ("training, processor", "plain update"): number(ratios["step"], 2),
+                    ("in its own plain updates", "aggressive one"): number(ratios["aggressive_ratio"], 1),
+                    ("in its own plain updates", "training"): number(ratios["plain_updates"], 2),
+                    ("absolute", "minutes"): number(cost and cost["cpu"] / PER_MINUTE, 1),
                     ("absolute", "paper's hours"): f"{printed.hours:.2f}",
                 }
             )
@@ -228,10 +227,11 @@ def timing(records: Records) -> Table:
         "of a plain update). A run's own plain updates are a unit without either: in them an aggressive update, and "
         f"the whole training relative to the VAE's number of updates. {DAGGER}"
     )
-    return Table(caption, _frame(shown), pd.DataFrame(numbers))
+    return Table(caption, frame(shown), pd.DataFrame(numbers))
 
 
-def _number(value: float | None, digits: int) -> str:
+def number(value: float | None, digits: int) -> str:
+    """A cell: None where there is no run, NaN where its run has no such thing."""
     return NO_RUN if value is None else "-" if pd.isna(value) else f"{value:.{digits}f}"
 
 
@@ -267,52 +267,4 @@ def equal_length(records: Records, name: str) -> Table | None:
     if {"vae-anneal", "aggressive-anneal"} <= set(rows):
         apart = found.difference("vae-anneal", "aggressive-anneal")
         caption += f" Aggressive + anneal less VAE + anneal: {apart.mean:+.2f} ± {apart.half_width:.2f} nats."
-    return Table(caption, _frame(shown), pd.DataFrame(numbers))
-
-
-def _other_stops(runs: Iterable[Run], method: str) -> dict[str, str]:
-    """The method of each row, on record, that differs from `method` by another stop than the paper's, by its knobs."""
-    names = dict.fromkeys(run.metrics["method"] for run in runs)
-    found = [
-        name for name in names if name.startswith(f"{method}+") and knobs(name) & STOPS and knobs(name) <= OF_TABLE_4
-    ]
-    return {name.removeprefix(f"{method}+").replace("+", ", ").replace("_", " "): name for name in found}
-
-
-def inner_table(records: Records) -> Table:
-    """Table 4: aggressive training on Yelp with inner loops of fixed length, and until "convergence"."""
-    dataset = resolve_name("yelp", records.profile)
-    runs = records.of(dataset)
-    shown, numbers = [], []
-    planned = plan.table_4(records.profile)
-    for row, method in (planned | _other_stops(runs, planned["convergence"])).items():
-        of = [run for run in runs if run.metrics["method"] == method]
-        printed = published.inner_steps(row) if row in planned and "window" not in row else None
-        cost = mean_costs(of)
-        cells = {("", "inner steps"): row, ("", "runs"): count(of)}
-        for metric, title in METRICS.items():
-            cells[title, "here"] = _here(metric, of)
-            cells[title, "paper"] = f"{getattr(printed, metric)}" if printed else ""
-        cells["MI, all examples", "here"] = _here("mi_large", of)
-        cells["seen", "inner steps"] = _number(cost and cost["inner_steps"], 1)
-        cells["seen", "aggressive epochs"] = _number(cost and cost["aggressive_epochs"], 1)
-        cells["time", "plain updates"] = _number(cost and cost["plain_updates"], 0)
-        cells["time", "minutes"] = _number(cost and cost["cpu"] / PER_MINUTE, 1)
-        cells["time", "paper's hours"] = f"{printed.hours:.2f}" if printed else ""
-        shown.append(cells)
-        line = {"dataset": dataset, "profile": records.profile, "method": method, "n": len(of)}
-        for metric in (*METRICS, *BESIDE):
-            paper = getattr(printed, metric, None)
-            numbers.append(line | {"quantity": metric} | moments(metric, of) | {"paper": paper})
-        for key in ("inner_steps", "aggressive_epochs", "plain_updates", "cpu"):
-            values = pd.Series([costs(run)[key] for run in of], dtype=float)
-            numbers.append(line | {"quantity": key, "mean": values.mean(), "sd": values.std(), "paper": None})
-    ours = planned["convergence"]
-    window = of[0].config["method"]["inference"]["window"] if (of := row_runs(runs, ours)) else None
-    caption = (
-        f"Table 4. {row_label('yelp', ours, of)} on {dataset}, profile {records.profile}, by the length of the inner "
-        f"loop (the paper's rows: its \"Ours\", not annealed); time of training in the run's own plain updates, and in "
-        f"minutes of the processor, which vary with the load. Convergence is the paper's test on windows of the loss"
-        f"{f', of {window} steps where no other is named' if window else ''}. {DAGGER}"
-    )
-    return Table(caption, _frame(shown), pd.DataFrame(numbers))
+    return Table(caption, frame(shown), pd.DataFrame(numbers))

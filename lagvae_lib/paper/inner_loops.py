@@ -1,0 +1,132 @@
+"""Table 4, and the paper's stops beside others: how long inner loops and the aggressive stage last, and what that does.
+
+From records alone. Knobs are those of `inference.aggressive.Aggressive`.
+"""
+
+from collections.abc import Iterable
+
+import pandas as pd
+
+from lagvae_lib.config.methods import knobs
+from lagvae_lib.data import resolve_name
+from lagvae_lib.metrics.comparison import Interval
+from lagvae_lib.paper import plan, published
+from lagvae_lib.paper.rows import (
+    BESIDE,
+    METRICS,
+    NO_RUN,
+    cell,
+    costs,
+    count,
+    mean_costs,
+    moments,
+    paired_difference,
+    row_label,
+    row_runs,
+)
+from lagvae_lib.paper.tables import DAGGER, OF_TABLE_4, PER_MINUTE, Table, frame, number
+from lagvae_lib.runs.record import Records, Run
+
+STOPS = {"inner_test", "stop_metric", "stop_patience"}  # knobs of a stop other than the paper's
+
+
+def _other_stops(runs: Iterable[Run], method: str) -> dict[str, str]:
+    """The method of each row, on record, that differs from `method` by another stop than the paper's, by its knobs."""
+    names = dict.fromkeys(run.metrics["method"] for run in runs)
+    found = [
+        name for name in names if name.startswith(f"{method}+") and knobs(name) & STOPS and knobs(name) <= OF_TABLE_4
+    ]
+    return {name.removeprefix(f"{method}+").replace("+", ", ").replace("_", " "): name for name in found}
+
+
+def _named(runs: Iterable[Run], method: str) -> list[Run]:
+    return [run for run in runs if run.metrics["method"] == method]
+
+
+def _lasted(of: list[Run]) -> dict[tuple[str, str], str]:
+    """Cells: how long loops and stage were, and what the training took."""
+    cost = mean_costs(of)
+    return {
+        ("seen", "inner steps"): number(cost and cost["inner_steps"], 1),
+        ("seen", "aggressive epochs"): number(cost and cost["aggressive_epochs"], 1),
+        ("time", "plain updates"): number(cost and cost["plain_updates"], 0),
+        ("time", "minutes"): number(cost and cost["cpu"] / PER_MINUTE, 1),
+    }
+
+
+def _numbers(records: Records, dataset: str, method: str, of: list[Run]) -> list[dict]:
+    """A row's numbers, one line each: the metrics, and what the training took."""
+    line = {"dataset": dataset, "profile": records.profile, "method": method, "n": len(of)}
+    lines = [line | {"quantity": metric} | moments(metric, of) for metric in (*METRICS, *BESIDE)]
+    for key in ("inner_steps", "aggressive_epochs", "plain_updates", "cpu"):
+        values = pd.Series([costs(run)[key] for run in of], dtype=float)
+        lines.append(line | {"quantity": key, "mean": values.mean(), "sd": values.std()})
+    return lines
+
+
+def inner_table(records: Records) -> Table:
+    """Table 4: aggressive training on Yelp with inner loops of fixed length, and until "convergence"."""
+    dataset = resolve_name("yelp", records.profile)
+    runs = records.of(dataset)
+    shown, numbers = [], []
+    planned = plan.table_4(records.profile)
+    for row, method in (planned | _other_stops(runs, planned["convergence"])).items():
+        of = _named(runs, method)
+        printed = published.inner_steps(row) if row in planned and "window" not in row else None
+        cells = {("", "inner steps"): row, ("", "runs"): count(of)}
+        for metric, title in METRICS.items():
+            cells[title, "here"] = cell(metric, of) if of else NO_RUN
+            cells[title, "paper"] = f"{getattr(printed, metric)}" if printed else ""
+        cells["MI, all examples", "here"] = cell("mi_large", of) if of else NO_RUN
+        cells |= _lasted(of)
+        cells["time", "paper's hours"] = f"{printed.hours:.2f}" if printed else ""
+        shown.append(cells)
+        numbers += [
+            line | {"paper": getattr(printed, line["quantity"], None)}
+            for line in _numbers(records, dataset, method, of)
+        ]
+    ours = planned["convergence"]
+    window = of[0].config["method"]["inference"]["window"] if (of := row_runs(runs, ours)) else None
+    caption = (
+        f"Table 4. {row_label('yelp', ours, of)} on {dataset}, profile {records.profile}, by the length of the inner "
+        f"loop (the paper's rows: its \"Ours\", not annealed); time of training in the run's own plain updates, and in "
+        f"minutes of the processor, which vary with the load. Convergence is the paper's test on windows of the loss"
+        f"{f', of {window} steps where no other is named' if window else ''}. {DAGGER}"
+    )
+    return Table(caption, frame(shown), pd.DataFrame(numbers))
+
+
+def stops(records: Records) -> Table:
+    """The paper's two stops (inner loop, stage) beside others, on the toy and on Yelp, and their paired differences."""
+    yelp = resolve_name("yelp", records.profile)
+    places = {
+        "synthetic": (records.toy(), "aggressive"),
+        yelp: (records.of(yelp), plan.table_4(records.profile)["convergence"]),
+    }
+    shown, numbers = [], []
+    for dataset, (runs, method) in places.items():
+        base = _named(runs, method)
+        for row, name in ({"the paper's": method} | _other_stops(runs, method)).items():
+            of = _named(runs, name)
+            cells = {("", "data"): dataset, ("", "stop"): row, ("", "runs"): count(of)}
+            for metric, title in (BESIDE | {"nll": "NLL"}).items():
+                less = paired_difference(metric, base, of) if name != method else None
+                cells[title, "here"] = cell(metric, of) if of else NO_RUN
+                cells[title, "less the paper's"] = _signed(less)
+            shown.append(cells | _lasted(of))
+            numbers += _numbers(records, dataset, name, of)
+    caption = (
+        "The paper's rules for the end of the inner loop and of the stage, and others beside them: inner test=gain "
+        "ends a loop whose gain is within its standard error, stop metric=mi large decides the stage's end by the "
+        "mutual information over all validation examples. Aggressive on the toy at the paper's scale, Aggressive + "
+        f"anneal on {yelp}; differences are paired by seed, ± half of the 95% interval from two seeds on. {DAGGER}"
+    )
+    return Table(caption, frame(shown), pd.DataFrame(numbers))
+
+
+def _signed(found: Interval | None) -> str:
+    """A difference with its sign, and its interval where there is one."""
+    if found is None:
+        return ""
+    spread = f" ± {found.half_width:.2f}" if len(found.values) > 1 else ""
+    return f"{round(found.mean, 2) + 0.0:+.2f}{spread}"
