@@ -55,7 +55,6 @@ def records(monkeypatch):
 OLDER = {
     "paper/synthetic": """cnn-vae/seed0 cyclical/seed0 free-bits/seed0 pretrain-free-bits/seed0
         sa-vae-anneal+steps=5+max_epochs=15/seed0 vae-anneal/seed0""",
-    "scaled/omniglot-28": "cyclical/seed0",
 }
 
 
