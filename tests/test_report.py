@@ -304,6 +304,16 @@ def test_inner_counts_are_drawn_beside_noise():
     assert ax.get_title() == "Aggressive\n22.5 on average"
 
 
+def test_loops_that_end_by_another_test_are_not_compared_with_noise():
+    papers, gain, fixed = (made_up(f"aggressive{knob}") for knob in ("", "+inner_test=gain", "+fixed_steps=30"))
+    for run, knobs in ((papers, {}), (gain, {"inner_test": "gain"}), (fixed, {"fixed_steps": 30})):
+        run.config["method"]["inference"] |= {"max_steps": 99} | knobs
+    found = rows.inner_lengths([papers, gain, fixed])
+    assert found["method"].tolist() == ["aggressive"] and found["by epoch"].tolist() == ["5 15"]
+    (ax,) = figures.lengths_by_epoch([papers, gain, fixed]).axes
+    assert len(ax.lines) == 2  # the run, and where noise lies
+
+
 # -- formats -----------------------------------------------------------------------------------------------------------
 
 

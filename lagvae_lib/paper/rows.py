@@ -104,7 +104,7 @@ def costs(run: Run) -> dict[str, float]:
 
 
 def inner_lengths(runs: Iterable[Run]) -> pd.DataFrame:
-    """How long the inner loops were that ended by the test of convergence, one row per run that has such a stage.
+    """How long the inner loops were that ended by the paper's test of convergence, one row per run with such a stage.
 
     by epoch: mean inner steps of each aggressive epoch, as text; first, last: of the first and the last of them; noise:
     what windows of nothing but noise would give (`metrics.inner_loop`).
@@ -112,7 +112,7 @@ def inner_lengths(runs: Iterable[Run]) -> pd.DataFrame:
     rows = []
     for run in runs:
         knobs, stage = run.config["method"]["inference"], run.history[run.history["aggressive"].astype(bool)]
-        if len(stage) and "window" in knobs and not knobs.get("fixed_steps"):
+        if len(stage) and run.ends_by_window:
             steps = stage["inner_steps"]
             line = {key: run.metrics[key] for key in ("dataset", "method", "seed")} | {"window": knobs["window"]}
             noise = mean_count(counts_of_noise(knobs["window"], knobs["max_steps"]))

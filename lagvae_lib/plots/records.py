@@ -222,7 +222,7 @@ def inner_counts(runs: Mapping[str, Run]) -> Figure:
         ax.bar(
             list(counts), [times / total for times in counts.values()], width=0.7 * knobs["window"], label="this run"
         )
-        if not knobs["fixed_steps"]:
+        if run.ends_by_window:
             noise = counts_of_noise(knobs["window"], knobs["max_steps"])
             ax.plot(list(noise), list(noise.values()), "o--", color=COLOURS[1], label="windows of pure noise")
         ax.set(title=f"{name}\n{mean_count(counts):.1f} on average", xlabel="inner steps of an update")
@@ -234,12 +234,12 @@ def inner_counts(runs: Mapping[str, Run]) -> Figure:
 
 def lengths_by_epoch(runs: Iterable[Run]) -> Figure:
     """Mean inner steps by epoch of the aggressive stage, in units of what windows of noise give; one line per run whose
-    loops end by the test of convergence, one colour per data set."""
+    loops end by the paper's test of convergence, one colour per data set."""
     figure, ax = plt.subplots(figsize=(7.5, 3.8))
     datasets: dict[str, tuple] = {}
     for run in runs:
         knobs, stage = run.config["method"]["inference"], run.history[run.history["aggressive"].astype(bool)]
-        if not len(stage) or not _has_windows(run) or knobs.get("fixed_steps"):
+        if not len(stage) or not run.ends_by_window:
             continue
         name, noise = run.metrics["dataset"], mean_count(counts_of_noise(knobs["window"], knobs["max_steps"]))
         known = name in datasets

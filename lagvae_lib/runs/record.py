@@ -70,6 +70,12 @@ class Run:
         return self.config.get("family") or of_name
 
     @property
+    def ends_by_window(self) -> bool:
+        """Whether its inner loops end by the paper's test: not after a fixed number of steps, nor by another test."""
+        knobs = self.config["method"]["inference"]
+        return "window" in knobs and not knobs.get("fixed_steps") and knobs.get("inner_test", "window") == "window"
+
+    @property
     def ended(self) -> str:
         """How training ended: by the rule of the "schedule", or at the "cap" on the number of epochs.
 
