@@ -7,7 +7,9 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.colors import to_hex
 
+from lagvae_lib.config.methods import METHODS
 from lagvae_lib.metrics import comparison
 from lagvae_lib.paper.rows import row_runs
 from lagvae_lib.plots import posterior_space as figures
@@ -61,6 +63,13 @@ def test_figure_2_has_a_row_a_method_and_says_where_the_points_end():
     points = drawn[-1].collections[0].get_offsets()
     np.testing.assert_allclose(points[:, 0], RUNS["aggressive"][0].points["model_mean"][3])
     assert np.abs(points).max() < next(iter(limits))[1]
+
+
+def test_labels_of_one_method_have_colours_that_no_other_has():
+    plain, aggressive = RUNS.values()
+    drawn = curves.shades({"VAE": plain, "Aggressive": aggressive, "late": aggressive, "short": aggressive})
+    assert (drawn["VAE"], drawn["Aggressive"]) == (METHODS["vae"].colour, METHODS["aggressive"].colour)
+    assert len({to_hex(tint) for tint in drawn.values()}) == 4
 
 
 def test_looks_are_the_nearest_without_repeats():

@@ -6,6 +6,7 @@
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
 from lagvae_lib.config.methods import colour
@@ -26,7 +27,8 @@ def shade(run: Run) -> str:
 
 def shades(runs: Runs) -> dict[str, str | tuple]:
     """Each label's colour: its method's, or, where another label here has that already, one of the spare ones."""
-    chosen, spare = {}, iter(COLOURS)
+    taken = {shade(of[0]) for of in runs.values()}
+    chosen, spare = {}, iter(tint for tint in COLOURS if to_hex(tint) not in taken)
     for label, of in runs.items():
         own = shade(of[0])
         chosen[label] = own if own not in chosen.values() else next(spare)
