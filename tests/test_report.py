@@ -53,7 +53,7 @@ def records(monkeypatch):
 # this list then shrinks. The toy's: the rate waited for the end of the ramp, or a decay left the best loss the
 # reference.
 OLDER = {
-    "paper/synthetic": """cnn-vae/seed0 cyclical/seed0 free-bits/seed0 pretrain-free-bits/seed0
+    "paper/synthetic": """cnn-vae/seed0 free-bits/seed0 pretrain-free-bits/seed0
         sa-vae-anneal+steps=5+max_epochs=15/seed0 vae-anneal/seed0""",
 }
 

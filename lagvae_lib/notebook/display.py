@@ -145,7 +145,8 @@ TITLES = {
     "first_reference": "MI that the aggressive stage's first epoch is compared with",
     "stop_patience": "epochs of falling mutual information that end the aggressive stage",
 }
-OWN = ("evaluation.observe_every", "evaluation.observe_dense", "evaluation.probe")  # the paper names none of these
+# The paper names none of these
+OWN = ("evaluation.observe_every", "evaluation.observe_dense", "evaluation.probe", "cycled_epochs")
 
 
 WORDS = {
