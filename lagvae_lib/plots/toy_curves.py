@@ -82,14 +82,14 @@ def information_over_training(runs: Runs) -> Figure:
 def relative_lag_over_training(runs: Runs) -> Figure:
     """Left: how far the model's own means spread (standard deviation over the points). Right: the share of that
     spread, as a variance, which the inference network does not follow (`metrics.comparison.relative_lag`)."""
-    figure, (left, right) = plt.subplots(1, 2, figsize=(WIDTH, 3.9))
+    figure, (left, right) = plt.subplots(1, 2, figsize=(WIDTH, 4.2), layout="constrained")
     spread = {label: [run.points["model_mean"].astype(np.float64).std(1) for run in of] for label, of in runs.items()}
     _lines(left, runs, spread)
     left.set(title="The model's means spread ...", ylabel="sd over points, units of z", ylim=(0, None))
     _lines(right, runs, {label: [lags(run) for run in of] for label, of in runs.items()})
     right.set(title="... and who follows them?", ylabel="relative lag", ylim=(-0.03, 1.25))
     right.axhline(1, color="0.4", linewidth=0.8, linestyle="--", zorder=1)
-    right.legend(loc="center right")
+    figure.legend(*right.get_legend_handles_labels(), loc="outside lower center", ncols=len(runs))
     return figure
 
 
