@@ -1,6 +1,7 @@
 """Every committed record against the rules that its own `config.json` states: they are replayed on its history."""
 
 import json
+import math
 
 import numpy as np
 import pandas as pd
@@ -30,7 +31,7 @@ def test_the_rate_the_end_and_the_stage_of_a_record_are_those_of_its_configurati
     for epoch, loss in enumerate(history["valid_loss"]):
         assert progress.ended is None
         rates.append(progress.lr)
-        progress.after_epoch(schedule, loss, epoch, objective.settled_from(schedule.max_epochs))
+        progress.after_epoch(schedule, loss, epoch, objective.settled_from)
     assert history["lr"].tolist() == pytest.approx(rates, abs=1e-6)
     assert progress.ended == load(folder).ended == metrics.get("ended", progress.ended) is not None
     if "stop_reference" in config["method"]["inference"]:
@@ -41,8 +42,10 @@ def stage(knobs: dict, history: pd.DataFrame) -> list[bool]:
     """Whether each epoch was aggressive."""
     algorithm = Aggressive(**knobs)
     state, epochs = algorithm.begin(), []
-    for mi, mi_large in zip(history["valid_mi"], history["valid_mi_large"], strict=True):
-        epochs.append(state["aggressive"])
+    latest = math.inf if algorithm.stage is None else algorithm.delay + algorithm.stage
+    for update, mi, mi_large in history[["iteration", "valid_mi", "valid_mi_large"]].itertuples(index=False):
+        epochs.append(state["aggressive"] and algorithm.delay < update <= latest)  # by its last update
+        state["updates"] = update
         algorithm.epoch_end(state, mi, mi_large)
     return epochs
 
