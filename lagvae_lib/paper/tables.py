@@ -43,6 +43,11 @@ class Table:
     numbers: pd.DataFrame
 
 
+def outside_table_4(runs: Iterable[Run]) -> list[Run]:
+    """The runs but for those with inner loops of another length, or another stop, which are Table 4's."""
+    return [run for run in runs if not OF_TABLE_4 & knobs(run.metrics["method"])]
+
+
 # -- beside the paper, for a notebook ----------------------------------------------------------------------------------
 
 
@@ -110,8 +115,8 @@ def main_table(records: Records, name: str) -> Table:
     runs = records.of(dataset)
     rows = {method: row_runs(runs, method) for method in published.methods(name)}
     used = {run.folder for of in rows.values() for run in of}
-    for run in runs:
-        if run.folder not in used and not OF_TABLE_4 & knobs(run.metrics["method"]):
+    for run in outside_table_4(runs):
+        if run.folder not in used:
             rows.setdefault(run.metrics["method"], []).append(run)
     shown, numbers = [], []
     for method, of in rows.items():
