@@ -49,6 +49,14 @@ def test_the_rate_waits_for_the_last_cycle(dataset, profile, epochs):
     )
 
 
+def test_knobs_that_are_valid_together_have_no_order():
+    first, second = (find(f"vae+{knobs}") for knobs in ("cycles=2+anneal_epochs=8", "anneal_epochs=8+cycles=2"))
+    assert first.objective == second.objective == Objective(anneal_epochs=8, cycles=2)
+    assert find("aggressive+max_steps=9+window=3").inference.window == 3
+    with pytest.raises(ValueError, match="give anneal_epochs"):
+        find("vae+cycles=2")
+
+
 def test_pretraining_has_weight_zero_and_what_follows_counts_from_its_end():
     objective = Objective(start=0.0, anneal_epochs=2, pretrain_epochs=3)
     weights = [objective.weight(t, 5) for t in range(1, 31)]

@@ -192,9 +192,18 @@ def find(name: str) -> Method:
     """The method called `name`, changes included. Raises `UnknownName` or ValueError with the valid ones."""
     base, *changes = name.split("+")
     method = METHODS[choose(base, METHODS, "method")]
+    wanted: dict[str, dict] = {}  # set all at once, for a field may be valid with another alone
     for change in changes:
-        method = _aggressive(method) if change == "aggressive" else _change(method, change)
-    return replace(method, name=name)
+        if change == "aggressive":
+            method = _aggressive(method)
+        else:
+            part, key, value = _parsed(method, change)
+            wanted.setdefault(part, {})[key] = value
+            note = f"{key.replace('_', ' ')} {change.partition('=')[2]}"
+            method = replace(method, label=_noted(method.label, note))
+    own = wanted.pop("", {})
+    changed = {part: replace(getattr(method, part), **knobs) for part, knobs in wanted.items()}
+    return replace(method, name=name, **changed, **own)
 
 
 def _aggressive(method: Method) -> Method:
@@ -207,8 +216,8 @@ PARTS = ("inference", "objective", "variant")
 OWN = {"optimiser": str, "lr": float, "max_epochs": int}
 
 
-def _change(method: Method, change: str) -> Method:
-    """One field set anew, in whichever part of the method has it."""
+def _parsed(method: Method, change: str) -> tuple[str, str, object]:
+    """Which part of the method has the field that a change sets ("" for the method's own), the field, its value."""
     owners = {knob.name: part for part in PARTS for knob in fields(getattr(method, part))}
     key, _, value = change.partition("=")
     choose(key, (*owners, *OWN), f"knob of {method.name}")
@@ -219,8 +228,7 @@ def _change(method: Method, change: str) -> Method:
         raise BadValue(f"{change!r} in the method's name: {value!r} is not a number") from None
     if kind is float and not math.isfinite(parsed):
         raise BadValue(f"{change!r} in the method's name: {value!r} is not a finite number")
-    changed = {key: parsed} if key in OWN else {owners[key]: replace(getattr(method, owners[key]), **{key: parsed})}
-    return replace(method, label=_noted(method.label, f"{key.replace('_', ' ')} {value}"), **changed)
+    return "" if key in OWN else owners[key], key, parsed
 
 
 def _kind(part: object, name: str) -> type:

@@ -14,8 +14,6 @@ from lagvae_lib.paper import plan, published
 from lagvae_lib.paper.rows import (
     BESIDE,
     METRICS,
-    NO_RUN,
-    cell,
     costs,
     count,
     mean_costs,
@@ -24,7 +22,7 @@ from lagvae_lib.paper.rows import (
     row_label,
     row_runs,
 )
-from lagvae_lib.paper.tables import DAGGER, OF_TABLE_4, PER_MINUTE, Table, frame, number
+from lagvae_lib.paper.tables import DAGGER, OF_TABLE_4, PER_MINUTE, Table, frame, here, number
 from lagvae_lib.runs.record import Records, Run
 
 STOPS = {"inner_test", "stop_metric", "stop_patience"}  # knobs of a stop other than the paper's
@@ -75,9 +73,9 @@ def inner_table(records: Records) -> Table:
         printed = published.inner_steps(row) if row in planned and "window" not in row else None
         cells = {("", "inner steps"): row, ("", "runs"): count(of)}
         for metric, title in METRICS.items():
-            cells[title, "here"] = cell(metric, of) if of else NO_RUN
+            cells[title, "here"] = here(metric, of)
             cells[title, "paper"] = f"{getattr(printed, metric)}" if printed else ""
-        cells["MI, all examples", "here"] = cell("mi_large", of) if of else NO_RUN
+        cells["MI, all examples", "here"] = here("mi_large", of)
         cells |= _lasted(of)
         cells["time", "paper's hours"] = f"{printed.hours:.2f}" if printed else ""
         shown.append(cells)
@@ -111,7 +109,7 @@ def stops(records: Records) -> Table:
             cells = {("", "data"): dataset, ("", "stop"): row, ("", "runs"): count(of)}
             for metric, title in (BESIDE | {"nll": "NLL"}).items():
                 less = paired_difference(metric, base, of) if name != method else None
-                cells[title, "here"] = cell(metric, of) if of else NO_RUN
+                cells[title, "here"] = here(metric, of)
                 cells[title, "less the paper's"] = _signed(less)
             shown.append(cells | _lasted(of))
             numbers += _numbers(records, dataset, name, of)

@@ -123,9 +123,9 @@ def main_table(records: Records, name: str) -> Table:
         printed = published.published(name, method) if method in published.methods(name) else None
         cells = {("", "method"): row_label(name, method, of), ("", "runs"): count(of)}
         for metric, title in METRICS.items():
-            cells[title, "here"] = _here(metric, of)
+            cells[title, "here"] = here(metric, of)
             cells[title, "paper"] = getattr(printed, metric).text if printed else ""
-        cells["MI, all examples", "here"] = _here("mi_large", of)
+        cells["MI, all examples", "here"] = here("mi_large", of)
         shown.append(cells)
         line = {"dataset": dataset, "profile": records.profile, "method": row_method(method, of)}
         for metric in (*METRICS, *BESIDE):
@@ -144,7 +144,8 @@ def main_table(records: Records, name: str) -> Table:
     return Table(caption, frame(shown), pd.DataFrame(numbers))
 
 
-def _here(metric: str, runs: list[Run]) -> str:
+def here(metric: str, runs: list[Run]) -> str:
+    """A row's cell of a metric, or that there is no run."""
     return cell(metric, runs) if runs else NO_RUN
 
 
