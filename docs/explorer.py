@@ -10,7 +10,7 @@ from lagvae_lib.config.methods import colour, label
 from lagvae_lib.plots.toy_curves import AXES, lags
 from lagvae_lib.runs.record import Records, Run
 
-POINTS = 250  # of the 500 of each look; the relative lag is over all of them
+POINTS = 250  # of the 500 of each measurement; the relative lag is over all of them
 SCALE = 4000  # steps per unit of z in the 16 bits of a coordinate, which reach to 8
 FIRST = ("aggressive", "vae")  # in the list of methods
 
@@ -33,7 +33,7 @@ def data() -> dict:
 
 
 def method(run: Run) -> dict:
-    """One method: decoder updates, relative lags, and both coordinates of every look as 16-bit integers in base64."""
+    """One method: decoder updates, relative lags, and both coordinates of each measurement (16-bit, base64)."""
     name, shares = run.metrics["method"], lags(run)
     coded = [np.clip(np.round(run.points[axis][:, :POINTS].astype(float) * SCALE), -32767, 32767) for axis in AXES]
     return {

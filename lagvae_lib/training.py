@@ -3,7 +3,7 @@
 It knows no data set, no method, and nothing of a strategy but what its `step` returns. All it changes is in its
 `state`, so that a training that was killed goes on from its last checkpoint and ends with the same numbers: bit for bit
 on a processor, and on CUDA where `numerics` was asked to be deterministic. On a GPU nothing waits for its results but
-what has to: inner windows, looks, and every `PENDING`-th step.
+what has to: inner windows, measurements, and every `PENDING`-th step.
 """
 
 import math
@@ -175,8 +175,8 @@ class Trainer:
     def _observe_at(self, iteration: int) -> None:
         if not self.observe_every or iteration % self.observe_every:
             return
-        looks = iteration // self.observe_every
-        if looks > self.observe_dense and looks % 5:
+        count = iteration // self.observe_every
+        if count > self.observe_dense and count % 5:
             return
         seen = self.state.observations
         if seen and seen[-1]["iteration"] >= iteration:

@@ -74,7 +74,7 @@ def test_labels_of_one_method_have_colours_that_no_other_has():
 
 def test_looks_are_the_nearest_without_repeats():
     run = record(1.0)
-    assert figures.looks(run, (0, 190, 210, 90_000, None)) == [0, 1, 5]
+    assert figures.nearest(run, (0, 190, 210, 90_000, None)) == [0, 1, 5]
 
 
 def test_stages_end_where_the_history_says():

@@ -235,6 +235,29 @@ def test_another_stop_is_compared_with_the_papers_by_seed(records, monkeypatch):
     assert shown["seen", "inner steps"].tolist() == ["10.0"] * 4
 
 
+def test_other_rules_are_replayed_on_the_stage_of_a_run():
+    runs = []
+    for seed, mi in enumerate(([1.0, 2.0, 1.9], [1.0, 1.5, 2.0])):
+        history = pd.DataFrame({"epoch": [1, 2, 3, 4], "aggressive": [True] * 3 + [False], "valid_mi": [*mi, 0.0]})
+        history["valid_mi_large"] = [1.0, 0.9, 0.8, 0.0]
+        run = replace(made_up("aggressive", seed), history=history)
+        run.config["method"]["inference"] = {"window": 10, "stop_patience": 1}
+        runs.append(run)
+    late = made_up("aggressive+delay=5")
+    late.config["method"]["inference"] = {"delay": 5}
+    (line,) = inner_loops.stage_ends([*runs, made_up("vae"), late]).to_dict("records")
+    assert line == {
+        "data": "yelp-small",
+        "method": "aggressive",
+        "seeds": "0, 1",
+        "patience": "1, 1",
+        "as recorded": "3, > 3",
+        "MI over all examples": "2, 2",
+        "patience + 1": "> 3, > 3",
+        "both": "3, 3",
+    }
+
+
 @pytest.mark.parametrize(("profile", "ours"), [("scaled", "Aggressive + anneal"), ("paper", "Aggressive")])
 def test_figure_5_has_the_papers_panels(records, monkeypatch, profile, ours):
     dataset = {"scaled": "yelp-small", "paper": "yelp"}[profile]

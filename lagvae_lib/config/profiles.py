@@ -157,7 +157,7 @@ TABLE = {
             IMAGES,
             data=replace(IMAGES.data, train=2000, valid=300, test=300),
             model=SMALL_IMAGES,
-            # 1e-3, 1000 epochs: Adam moves a weight by its rate an update, and 300 of them must do
+            # 1e-3, 1000 epochs: Adam moves a weight by its rate per update, and 300 of them must do
             schedule=replace(IMAGES.schedule, lr=1e-2, epoch_updates=10, max_epochs=30),
             evaluation=Evaluation(iw_samples=50, iw_examples=100, observe_every=10, probe=300, mi_draws=10),
             cycled_epochs=20,  # 40 of 1000

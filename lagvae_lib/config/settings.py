@@ -66,11 +66,11 @@ class ImageModelSettings:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """iw_samples: samples of the final importance-weighted bound. observe_every: generator updates between two looks
-    at the dynamics, on `probe` validation examples (the toy: `probe` points on the grid); after `observe_dense` looks
+    """iw_samples: samples of the final importance-weighted bound. iw_examples: the bound, or the exact NLL, is taken on
+    this many test examples spread over the set; None: on all. observe_every: decoder updates between two measurements
+    of the dynamics, on `probe` validation examples (the toy: `probe` points on the grid); after `observe_dense` of them
     only every fifth is taken. mi_draws: samples of z per example in the MI that ends the aggressive stage and that is
-    reported (`metrics.evaluate.information`). iw_examples: the bound, or the exact NLL, is taken on this many test
-    examples spread over the set; None: on all.
+    reported (`metrics.evaluate.information`).
     """
 
     iw_samples: int = 500

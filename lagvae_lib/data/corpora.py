@@ -153,7 +153,7 @@ def user_corpus(
     sizes: tuple[int, int, int] | None = None,
     label_column: str | None = None,
 ) -> Corpus:
-    """A corpus from the user's own UTF-8 text file, one document a line, split 80/10/10.
+    """A corpus from the user's own UTF-8 text file, one document per line, split 80/10/10.
 
     Validation and test have at most `MAX_HELD_OUT` documents each, the vocabulary at most `MAX_VOCABULARY` words; notes
     say so. label_column: see `columns.labelled`. Its name is the file's, made fit for a folder, and the first 8 hex

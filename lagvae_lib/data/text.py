@@ -61,9 +61,9 @@ def all_lines(path: Path) -> list[str]:
     """As `read_lines`, with the empty lines where they are."""
     path = Path(path)
     if not path.exists():
-        raise DataError(f"{path}: no such file; give the path of a UTF-8 text file, one document a line")
+        raise DataError(f"{path}: no such file; give the path of a UTF-8 text file, one document per line")
     if path.is_dir():
-        raise DataError(f"{path} is a folder; give the path of a text file in it, one document a line")
+        raise DataError(f"{path} is a folder; give the path of a text file in it, one document per line")
     try:
         with open(path, "rb") as f:
             _must_be_text(path, f.read(8))
@@ -72,7 +72,7 @@ def all_lines(path: Path) -> list[str]:
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error}") from error
     if not any(map(str.strip, lines)):
-        raise DataError(f"{path} is empty; it should hold one document a line")
+        raise DataError(f"{path} is empty; it should hold one document per line")
     return lines
 
 

@@ -84,7 +84,7 @@ def gaps(posterior: GridPosterior, q: DiagonalGaussian) -> Gaps:
 
 
 def measure(model, x: Tensor, q: DiagonalGaussian) -> dict:
-    """One look at the posterior mean space: the points of Figure 2, and means of the gaps and of log p(x).
+    """One measurement of the posterior mean space: the points of Figure 2, and means of the gaps and of log p(x).
 
     x: [N, T], one batch. Returns numbers and two tensors [N] on the processor: `model_mean`, horizontal,
     `inference_mean`, vertical.

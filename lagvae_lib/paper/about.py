@@ -14,7 +14,7 @@ READ = 2000  # test examples whose codes are read: Bayes' rule compares each wit
 
 
 def about(runs: Iterable[Run]) -> pd.DataFrame:
-    """What the codes of recorded runs say, in nats, from one draw of z per test example; one row a run.
+    """What the codes of recorded runs say, in nats, from one draw of z per test example; one row per run.
 
     label: by a linear probe, and by Bayes' rule (`class_information`). first word, length, unknown words (their share):
     by Bayes' rule; first words of less than 1% of the documents are one class. All are lower bounds, a little below 0

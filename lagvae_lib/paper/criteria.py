@@ -217,7 +217,7 @@ class Cost:
         pairs = paired_by_seed(of, plain)
         if not pairs:
             return UNPAIRED
-        ratio, what = (_ratio, "") if of[0].metrics["method"] == method else (_ratio_of_updates, ", an update")
+        ratio, what = (_ratio, "") if of[0].metrics["method"] == method else (_ratio_of_updates, ", per update")
         found, rows = interval([ratio(*pair) for pair in pairs]), tuple(map(list, zip(*pairs, strict=True)))
         named, unit = f"{label(of[0].metrics['method'], of[0].family)}{what}:", " times VAE's"
         if len(pairs) == 1 < len(plain):

@@ -4,11 +4,13 @@ From records alone. Knobs are those of `inference.aggressive.Aggressive`.
 """
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 import pandas as pd
 
 from lagvae_lib.config.methods import knobs
 from lagvae_lib.data import resolve_name
+from lagvae_lib.inference.aggressive import Aggressive
 from lagvae_lib.metrics.comparison import Interval
 from lagvae_lib.paper import plan, published
 from lagvae_lib.paper.rows import (
@@ -120,6 +122,47 @@ def stops(records: Records) -> Table:
         f"anneal on {yelp}; differences are paired by seed, ± half of the 95% interval from two seeds on. {DAGGER}"
     )
     return Table(caption, frame(shown), pd.DataFrame(numbers))
+
+
+def stage_ends(runs: Iterable[Run]) -> pd.DataFrame:
+    """The epoch with which other rules would have ended the aggressive stage of a run, replayed on its history.
+
+    One row per data set and method, in its cells one number per seed, as text; "> n" where a rule had not ended the
+    stage when the run's own did, with epoch n. Up to there training does not depend on the rule. Left out: stages with
+    a beginning or a latest end of their own (`delay`, `stage`).
+    """
+    rows = {}
+    for run in runs:
+        knobs, stage = run.config["method"]["inference"], run.history[run.history["aggressive"].astype(bool)]
+        if not len(stage) or knobs.get("delay") or knobs.get("stage"):
+            continue
+        own = Aggressive(**knobs)
+        patient = {"stop_patience": own.stop_patience + 1}
+        line = rows.setdefault((run.metrics["dataset"], run.metrics["method"]), [])
+        line.append(
+            {
+                "seed": str(run.metrics["seed"]),
+                "patience": str(own.stop_patience),
+                "as recorded": _ended(own, stage),
+                "MI over all examples": _ended(replace(own, stop_metric="mi_large"), stage),
+                "patience + 1": _ended(replace(own, **patient), stage),
+                "both": _ended(replace(own, stop_metric="mi_large", **patient), stage),
+            }
+        )
+    shown = [
+        {"data": dataset, "method": method} | {column: ", ".join(seed[column] for seed in line) for column in line[0]}
+        for (dataset, method), line in rows.items()
+    ]
+    return pd.DataFrame(shown).rename(columns={"seed": "seeds"})
+
+
+def _ended(rule: Aggressive, stage: pd.DataFrame) -> str:
+    """With which of its epochs a rule ends a stage."""
+    state = rule.begin()
+    for epoch, mi, mi_large in stage[["epoch", "valid_mi", "valid_mi_large"]].itertuples(index=False):
+        if not rule.epoch_end(state, mi, mi_large)["aggressive"]:
+            return str(epoch)
+    return f"> {epoch}"
 
 
 def _signed(found: Interval | None) -> str:

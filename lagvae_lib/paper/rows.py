@@ -76,7 +76,7 @@ def costs(run: Run) -> dict[str, float]:
     """What a run's time went into, in seconds, and in what it was spent.
 
     wall: everything, as the paper's whole-script time. cpu: the processor's seconds of training alone (steps of the
-    model; looks, validation and the test left out). epochs, aggressive_epochs. step, aggressive_step: processor
+    model; measurements, validation and the test left out). epochs, aggressive_epochs. step, aggressive_step: processor
     seconds of a decoder update without and with an inner loop; inner_steps: the inner loop's mean length.
     aggressive_ratio, plain_updates: an aggressive update, and the whole training, in the run's own plain updates, which
     other load on the same core does not change as long as it is even. NaN where a run has no such stage. Of a run on a

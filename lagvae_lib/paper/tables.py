@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import combinations
 
 import pandas as pd
 
@@ -270,7 +271,11 @@ def equal_length(records: Records, name: str) -> Table | None:
         f"NLL on {dataset} as if all runs had had {found.length:,.0f} decoder updates: least squares with a level for "
         f"each method and a slope that all share, {slope:+.2f} ± {half:.2f} nats in a thousand (95%, Student's t)."
     )
-    if {"vae-anneal", "aggressive-anneal"} <= set(rows):
-        apart = found.difference("vae-anneal", "aggressive-anneal")
-        caption += f" Aggressive + anneal less VAE + anneal: {apart.mean:+.2f} ± {apart.half_width:.2f} nats."
+    differences = {(a, b): found.difference(b, a) for a, b in combinations(rows, 2)}
+    clear = [
+        f"{row_label(name, a, rows[a])} less {row_label(name, b, rows[b])} {apart.mean:+.2f} ± {apart.half_width:.2f}"
+        for (a, b), apart in differences.items()
+        if apart.sign
+    ]
+    caption += f" Of {len(differences)} differences these are clear of 0: {', '.join(clear) or 'none'}."
     return Table(caption, frame(shown), pd.DataFrame(numbers))

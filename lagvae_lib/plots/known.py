@@ -12,7 +12,7 @@ def known_information(rows: pd.DataFrame, ceilings: dict[str, float]) -> Figure:
     """One panel per class, one line per run in its method's colour; dashed is what a sentence tells of the class,
     dotted where an aggressive stage ends.
 
-    rows: the looks of `runs.known.read`; ceilings: I(x; class) in nats.
+    rows: the measurements of `runs.known.read`; ceilings: I(x; class) in nats.
     """
     figure, axes = plt.subplots(2, (len(ceilings) + 1) // 2, figsize=(WIDTH, 6.6), sharex=True, sharey=True)
     for axis, (about, most) in zip(axes.flat, ceilings.items(), strict=False):

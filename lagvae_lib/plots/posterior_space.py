@@ -35,7 +35,7 @@ SYMBOLS = {  # of the scrubber's buttons, by the names that matplotlib gives the
 }
 
 
-def looks(run: Run, iterations: tuple[int | None, ...] = PANELS) -> list[int]:
+def nearest(run: Run, iterations: tuple[int | None, ...] = PANELS) -> list[int]:
     """Rows of `run.points` nearest to the wanted decoder updates, None being the last; in order, without repeats."""
     at = run.points["iteration"]
     rows = [len(at) - 1 if wanted is None else int(np.abs(at - wanted).argmin()) for wanted in iterations]
@@ -43,8 +43,8 @@ def looks(run: Run, iterations: tuple[int | None, ...] = PANELS) -> list[int]:
 
 
 def figure_2(runs: Runs, iterations: tuple[int | None, ...] = PANELS) -> Figure:
-    """One row of panels per method (its first run), one column per look; correlation and slope in the last panel."""
-    chosen = {label: looks(of[0], iterations) for label, of in runs.items()}
+    """One row of panels per method (its first run), one column per measurement; the last panel has the correlation."""
+    chosen = {label: nearest(of[0], iterations) for label, of in runs.items()}
     columns = max(map(len, chosen.values()))
     side = WIDTH / columns
     figure, axes = plt.subplots(
@@ -52,8 +52,8 @@ def figure_2(runs: Runs, iterations: tuple[int | None, ...] = PANELS) -> Figure:
     )
     limit = _limit([of[0] for of in runs.values()], chosen.values())
     for row, (label, of) in enumerate(runs.items()):
-        for column, look in enumerate(chosen[label]):
-            _space(axes[row, column], of[0], look, limit)
+        for column, at in enumerate(chosen[label]):
+            _space(axes[row, column], of[0], at, limit)
         _annotate(axes[row, len(chosen[label]) - 1], of[0], chosen[label][-1])
         axes[row, 0].set_ylabel(f"{label}\n{INFERENCE}", fontsize=10)
         for unused in axes[row, len(chosen[label]) :]:
@@ -63,7 +63,7 @@ def figure_2(runs: Runs, iterations: tuple[int | None, ...] = PANELS) -> Figure:
 
 
 def final_spaces(runs: Runs, columns: int = 4) -> Figure:
-    """The last look at each method (its first run), one panel per method, with correlation and slope."""
+    """The last measurement of each method (its first run), one panel per method, with correlation and slope."""
     rows = max(1, -(-len(runs) // columns))
     figure, axes = plt.subplots(
         rows, columns, figsize=(WIDTH, 2.55 * rows + 0.3), sharex=True, sharey=True, squeeze=False
@@ -88,18 +88,18 @@ def _limit(runs: list[Run], rows) -> float:
     return 1.05 * max(*map(float, values), 1e-3)
 
 
-def _space(axis: Axes, run: Run, look: int, limit: float) -> None:
-    """One look: the lines x = 0, y = 0 and y = x, and a dot per example."""
+def _space(axis: Axes, run: Run, at: int, limit: float) -> None:
+    """One measurement: the lines x = 0, y = 0 and y = x, and a dot per example."""
     for line in ({"slope": 1}, {"xy2": (1, 0)}, {"xy2": (0, 1)}):
         axis.axline((0, 0), **line, color="0.6", linewidth=0.9, zorder=1)
-    points = (run.points[name][look] for name in AXES)
+    points = (run.points[name][at] for name in AXES)
     axis.scatter(*points, s=7, alpha=0.5, color=shade(run), linewidths=0, zorder=2)
     axis.set(xlim=(-limit, limit), ylim=(-limit, limit), aspect="equal")
-    axis.set_title(f"{run.points['iteration'][look]:,} updates", fontsize=11)
+    axis.set_title(f"{run.points['iteration'][at]:,} updates", fontsize=11)
 
 
-def _annotate(axis: Axes, run: Run, look: int) -> None:
-    found = agreement(*(run.points[name][look] for name in AXES))
+def _annotate(axis: Axes, run: Run, at: int) -> None:
+    found = agreement(*(run.points[name][at] for name in AXES))
     text = f"correlation {found.correlation:.3f}\nslope {found.slope:.2f}"
     if np.isnan(found.correlation):
         text = f"collapsed:\nsd {found.model_sd:.2f} and {found.inference_sd:.4f}"
@@ -225,9 +225,9 @@ def _path(axis: Axes, x: np.ndarray, y: np.ndarray, after_inner: np.ndarray) -> 
 
 
 def animation(runs: Runs, frames: int = 40) -> FuncAnimation:
-    """The points of every method's first run over training, and below them the relative lag up to that look.
+    """The points of every method's first run over training, and below them the relative lag up to that measurement.
 
-    Early looks are all shown, later ones are further apart.
+    Early measurements are all shown, later ones are further apart.
     """
     first = {label: of[0] for label, of in runs.items()}
     longest = max(len(run.points["iteration"]) for run in first.values())
@@ -242,13 +242,13 @@ def animation(runs: Runs, frames: int = 40) -> FuncAnimation:
         [[f"space {i}" for i in range(len(first))], ["lag"] * len(first)], height_ratios=[3, 1]
     )
 
-    def draw(look: int) -> list:
+    def draw(row: int) -> list:
         for i, (label, run) in enumerate(first.items()):
             axis = panels[f"space {i}"]
             axis.clear()
-            _space(axis, run, min(look, len(run.points["iteration"]) - 1), limit)
+            _space(axis, run, min(row, len(run.points["iteration"]) - 1), limit)
             axis.set(title=f"{label}, {axis.get_title()}", xlabel=MODEL, ylabel="" if i else INFERENCE)
-        _lag_so_far(panels["lag"], first, look)
+        _lag_so_far(panels["lag"], first, row)
         return []
 
     draw(0)
@@ -257,11 +257,11 @@ def animation(runs: Runs, frames: int = 40) -> FuncAnimation:
     return FuncAnimation(figure, draw, frames=at, init_func=lambda: [])
 
 
-def _lag_so_far(axis: Axes, runs: dict[str, Run], look: int) -> None:
-    """The relative lag up to a look, with a dot at its end."""
+def _lag_so_far(axis: Axes, runs: dict[str, Run], last: int) -> None:
+    """The relative lag up to a measurement, with a dot at its end."""
     axis.clear()
     for label, run in runs.items():
-        at, values = run.points["iteration"][: look + 1], lags(run)[: look + 1]
+        at, values = run.points["iteration"][: last + 1], lags(run)[: last + 1]
         axis.plot(at, values, color=shade(run), linewidth=1.4, label=label)
         axis.plot(at[-1:], values[-1:], "o", color=shade(run))
     updates_axis(axis, max(int(run.points["iteration"][-1]) for run in runs.values()))

@@ -187,7 +187,7 @@ PHASES = {  # of a record's processor seconds: what they were spent on
     "aggressive": "updates with an inner loop",
     "plain": "plain updates",
     "pretraining": "pretraining",
-    "evaluation": "validation and looks",
+    "evaluation": "validation and measurements",
     "test": "test",
 }
 

@@ -36,7 +36,7 @@ def shades(runs: Runs) -> dict[str, str | tuple]:
 
 
 def lags(run: Run) -> np.ndarray:
-    """The relative lag at every look of `run.points`, [looks]."""
+    """The relative lag at every measurement of `run.points`, [measurements]."""
     return relative_lag(*(run.points[name] for name in AXES))
 
 
@@ -75,7 +75,7 @@ def lag_over_training(runs: Runs) -> Figure:
 
 
 def information_over_training(runs: Runs) -> Figure:
-    """The KL term and what of it is mutual information (same-sample estimate over all points looked at)."""
+    """The KL term and what of it is mutual information (same-sample estimate over all points measured)."""
     return curves(runs, {"kl": r"KL$(q(z|x)\,\|\,p(z))$", "mi_large": "mutual information under $q$"})
 
 

@@ -4,7 +4,7 @@
 
 Everything about a sentence of the grammar is known exactly: what it is about (topic, sentiment) and how it is built
 (the phrase that opens it, the clause that continues it). So here it can be asked not only how much a code says but what
-it says. The record is one CSV file, one row per look; the ceilings I(x; class) lie beside it.
+it says. The record is one CSV file, one row per measurement; the ceilings I(x; class) lie beside it.
 """
 
 import math
@@ -27,7 +27,7 @@ from lagvae_lib.runs.train import threads_for, trainer_of
 from lagvae_lib.training import OBSERVED, noise
 
 SEEDS = {"vae": (0,), "vae-anneal": (0, 1), "aggressive": (0,), "aggressive-anneal": (0, 1)}
-PROBE = 1000  # validation sentences of a look
+PROBE = 1000  # validation sentences of a measurement
 OPENINGS = [PHRASES[name].pattern.split()[0] for name in ("at", "visit", "taken")]  # each phrase has its own first word
 CLAUSES = [PHRASES[name].pattern.split()[0] for name in ("and_thing", "but_person")]  # no other phrase has these words
 
@@ -38,7 +38,7 @@ def folder(results: Path | None = None) -> Path:
 
 
 def settings(method: str, seed: int = 0) -> Config:
-    """Profile `quick` on the grammar, with its looks as close at the end as at the start."""
+    """Profile `quick` on the grammar, with its measurements as close at the end as at the start."""
     config = resolve("grammar", method, "quick", seed)
     return replace(config, evaluation=replace(config.evaluation, observe_dense=10_000))
 
@@ -75,7 +75,7 @@ def sentences(data: Data, batches: Iterable[Tensor]) -> list[list[str]]:
     return [data.vocab.decode(row[1:-1].tolist()) for x in batches for row in x]
 
 
-class Looker:
+class Observer:
     """Called by the trainer: nats of each class in z, beside KL and MI, on validation sentences."""
 
     def __init__(self, config: Config, data: Data):
@@ -94,10 +94,10 @@ class Looker:
 
 
 def train(config: Config, data: Data) -> pd.DataFrame:
-    """The looks of one run."""
+    """The measurements of one run."""
     with threads_for(config):
         trainer = trainer_of(config, data, "cpu")
-        trainer.observe = Looker(config, data)
+        trainer.observe = Observer(config, data)
         trainer.fit()
     seen = pd.DataFrame(trainer.state.observations).round(4)
     aggressive = sum(row["aggressive"] for row in trainer.state.history) * trainer.epoch_length

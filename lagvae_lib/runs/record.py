@@ -273,7 +273,7 @@ def read_config(folder: Path) -> dict | None:
 class Trajectory:
     """Positions of N points after the initialisation and after every move.
 
-    iteration [S] generator updates so far; after_inner [S] whether the last move was an inner loop;
+    iteration [S] decoder updates so far; after_inner [S] whether the last move was an inner loop;
     model_mean, inference_mean [S, N]: the axes of Figure 2.
     """
 
@@ -284,7 +284,7 @@ class Trajectory:
 
     @property
     def updates(self) -> int:
-        """How many generator updates were made."""
+        """How many decoder updates were made."""
         return int(self.iteration[-1])
 
 
