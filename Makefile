@@ -5,7 +5,7 @@
 #                       cpu: that build or nothing; any: whatever pip chooses
 #   PY=python           run the targets in an environment of your own; nothing is installed
 #   SEED=2 WORKERS=2    the seed of `make run`; the number of processes of `make test`
-#   PROFILE=scaled DATASETS=yelp METHODS=vae,aggressive SEEDS=0,1 DEVICE=auto CORES=2
+#   PROFILE=scaled DATASETS=yelp METHODS=vae,aggressive SEEDS=0,1 DEVICE=auto PRECISION=auto CORES=2
 #                       what `make sweep` makes: by default all that the tables need, two runs at a time
 
 .DEFAULT_GOAL := help
@@ -26,6 +26,7 @@ DATASETS ?=
 METHODS ?=
 SEEDS ?=
 DEVICE ?= auto
+PRECISION ?= auto
 CORES ?=
 SWEEP_ARGS ?=
 NOTEBOOK ?= $(wildcard notebooks/*.ipynb)
@@ -58,7 +59,7 @@ run: $(SETUP) ## the main job: train or load on Yelp, and compare with the paper
 # The number of cores is profiles/default's unless it is given, so that SWEEP_ARGS="--workflow-profile slurm" has its own.
 sweep: $(SETUP) ## all runs of the tables that have no record yet (PROFILE=scaled METHODS=vae SWEEP_ARGS="-n")
 	"$(PY)" -m snakemake $(if $(CORES),--cores $(CORES)) $(SWEEP_ARGS) --config profile=$(PROFILE) device=$(DEVICE) \
-	    $(if $(DATASETS),'datasets=$(DATASETS)') $(if $(METHODS),'methods=$(METHODS)') $(if $(SEEDS),'seeds=$(SEEDS)')
+	    precision=$(PRECISION) $(if $(DATASETS),'datasets=$(DATASETS)') $(if $(METHODS),'methods=$(METHODS)') $(if $(SEEDS),'seeds=$(SEEDS)')
 
 # Smoke records go first: a run that is finished would be loaded, and its training left untested.
 test: $(SETUP) ## ruff, the unit tests, and every notebook through nbval (WORKERS=2)

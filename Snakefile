@@ -1,12 +1,12 @@
-# The sweep: every run of lagvae_lib/sweep.py that has no record yet, each by executing its essay.
+# The sweep: every run of lagvae_lib/paper/plan.py that has no record yet, each by executing its essay.
 #
 #   snakemake                                              what is missing of profile `scaled`, on two cores
 #   snakemake --config profile=smoke datasets=yelp methods=vae,aggressive seeds=0,1 device=cpu
 #   snakemake --workflow-profile slurm --config profile=paper
 #
 # Options that every call needs stand in profiles/default/config.yaml, which snakemake reads by itself, and in
-# profiles/slurm/config.yaml. A record is written in one step and last of all (lagvae_lib/runs.py), so one that is there
-# is finished: it is neither deleted nor made again, whatever became of the sweep that made it.
+# profiles/slurm/config.yaml. A record is written in one step and last of all (lagvae_lib/runs/train.py), so one that is
+# there is finished: it is neither deleted nor made again, whatever became of the sweep that made it.
 
 import sys
 
@@ -27,9 +27,9 @@ NEEDS = {
 
 
 def run_of(wildcards):
-    """The run that a record's path names, with the path of its data where they are the user's own."""
-    own = OWN.get(wildcards.dataset, {})
-    return plan.Planned(wildcards.dataset, wildcards.method, wildcards.profile, int(wildcards.seed), **own)
+    """The planned run that a record's path names."""
+    named = wildcards.dataset, wildcards.method, wildcards.profile, int(wildcards.seed)
+    return PLANNED.get(named) or plan.Planned(*named)
 
 
 def needs(index):
@@ -40,7 +40,7 @@ def needs(index):
 def gpus(wildcards):
     """Only the paper's models are large enough to want one."""
     wanted = wildcards.profile == "paper" and run_of(wildcards).family != "toy" and DEVICE != "cpu"
-    return int(wanted or DEVICE == "cuda")
+    return int(wanted or DEVICE.startswith("cuda"))
 
 
 RESULTS = paths.results_dir().absolute()
@@ -49,7 +49,7 @@ try:
     RUNS, DEVICE = plan.configured(config)
 except (ValueError, sources.DataError) as error:
     raise WorkflowError(str(error))
-OWN = {run.dataset: {"path": run.path, "kind": run.kind} for run in RUNS if run.path}
+PLANNED = {(run.dataset, run.method, run.profile, run.seed): run for run in RUNS}
 
 
 wildcard_constraints:

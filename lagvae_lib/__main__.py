@@ -81,7 +81,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m lagvae_lib", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="command")
     run = commands.add_parser("run", help="train and evaluate runs, go on with them, or show those that are finished")
-    _name_a_run(run)
+    _name_a_run(run, several=True)
     run.add_argument("--deterministic", action="store_true", help="the same bits each time on CUDA too, slower")
     run.set_defaults(do=_run)
     check = commands.add_parser("ais", help="check a finished run's NLL by annealed importance sampling")
@@ -105,11 +105,12 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _name_a_run(parser: argparse.ArgumentParser, profile: str = "auto") -> None:
+def _name_a_run(parser: argparse.ArgumentParser, profile: str = "auto", several: bool = False) -> None:
     parser.add_argument("dataset", help=f"{', '.join(NAMES)}, or a path to your own text or images")
     parser.add_argument(
         "method",
-        help=f"{', '.join(METHODS)}; several with commas; changes as in aggressive+window=10 or free-bits+aggressive",
+        help=f"{', '.join(METHODS)}; {'several with commas; ' if several else ''}changes as in aggressive+window=10 or "
+        "free-bits+aggressive",
     )
     parser.add_argument(
         "--label-column", help="of your own text: the column, by number or name, that is a label and no text"

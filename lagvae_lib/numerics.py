@@ -52,7 +52,7 @@ def numerics(precision: str = "float32", deterministic: bool = False) -> Iterato
     RuntimeError. A processor with a fixed number of threads gives them in any case. Raises `UnknownName`.
     """
     choose(precision, PRECISIONS, "precision")
-    before = torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark
+    debug, benchmark = torch.get_deterministic_debug_mode(), torch.backends.cudnn.benchmark
     if deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS reads it when it is first used
         torch.use_deterministic_algorithms(True)
@@ -61,8 +61,8 @@ def numerics(precision: str = "float32", deterministic: bool = False) -> Iterato
         with _float32_products("ieee" if precision == "float32" else "tf32"):
             yield
     finally:
-        torch.use_deterministic_algorithms(before[0])
-        torch.backends.cudnn.benchmark = before[1]
+        torch.set_deterministic_debug_mode(debug)
+        torch.backends.cudnn.benchmark = benchmark
 
 
 @contextmanager

@@ -40,6 +40,10 @@ class Objective:
     def __post_init__(self):
         choose(self.ramp, RAMPS, "ramp")
         require(self, "kl_weight start anneal_epochs cycles free_nats pretrain_epochs", least=0)
+        if self.anneal_epochs and self.start > self.kl_weight:
+            raise BadValue(
+                f"annealing raises the weight: start is at most kl_weight ({self.kl_weight:g}), not {self.start:g}"
+            )
         if self.cycles and not self.anneal_epochs:
             raise BadValue("cycles share the epochs of annealing: give anneal_epochs, how many those are, as well")
 

@@ -1,12 +1,14 @@
 """What a training loop of one's own needs beside Algorithm 1: further minibatches, and the mutual information."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import torch
 
 from lagvae_lib.inference.checks import BadModel
 from lagvae_lib.metrics.mutual_information import paper_estimate
+from lagvae_lib.models.holding import evaluating
 
 
 def minibatches(loader: Iterable) -> Callable[[], Any]:
@@ -20,8 +22,18 @@ def minibatches(loader: Iterable) -> Callable[[], Any]:
         if not loader:
             raise BadModel("minibatches() was given an empty list")
         return lambda: loader[int(torch.randint(len(loader), ()))]
-    stream = _forever(loader)
-    return lambda: next(stream)
+    stream = None
+
+    def draw() -> Any:
+        nonlocal stream
+        stream = stream or _forever(loader)
+        try:
+            return next(stream)
+        except BaseException:  # it ended the generator; whoever goes on afterwards begins anew
+            stream = None
+            raise
+
+    return draw
 
 
 def _must_hold_batches(batches: object, what: str) -> None:
@@ -59,14 +71,8 @@ def mutual_information(model, batches: Iterable, generator: torch.Generator | No
             f"{type(model).__name__} has no encode(x); let it return mu and logvar of q(z|x), [batch, nz] each"
         )
     _must_hold_batches(batches, "mutual_information()")
-    training = getattr(model, "training", False)
-    if training:
-        model.eval()
-    try:
+    with evaluating(model) if isinstance(model, torch.nn.Module) else nullcontext():
         pairs = [_moments(model.encode(x)) for x in batches]
-    finally:
-        if training:
-            model.train()
     if not pairs:
         raise BadModel("mutual_information() was given no batches; a loader that is at its end cannot be used again")
     if max(len(part) for part, _ in pairs) == 1:

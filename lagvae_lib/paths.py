@@ -41,3 +41,17 @@ def mirror_dir() -> Path | None:
     """A folder with local copies of the data sets (LAGVAE_DATA_MIRROR), or None."""
     value = os.environ.get("LAGVAE_DATA_MIRROR")
     return absolute(value) if value else None
+
+
+def files_below(folder: Path) -> list[Path]:
+    """Everything in a folder and in the folders in it that is no folder itself, sorted; links to folders are followed,
+    each folder being gone through once."""
+    found, seen = [], set()
+    for place, folders, names in os.walk(folder, followlinks=True):
+        real = os.path.realpath(place)
+        if real in seen:
+            folders.clear()
+            continue
+        seen.add(real)
+        found += [Path(place, name) for name in names]
+    return sorted(found)

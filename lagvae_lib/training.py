@@ -3,7 +3,8 @@
 It knows no data set, no method, and nothing of a strategy but what its `step` returns. All it changes is in its
 `state`, so that a training that was killed goes on from its last checkpoint and ends with the same numbers: bit for bit
 on a processor, and on CUDA where `numerics` was asked to be deterministic. On a GPU nothing waits for its results but
-what has to: inner windows, measurements, and every `PENDING`-th step.
+what has to: the losses before and after an inner loop, its windows, SA-VAE's norms, measurements, and every
+`PENDING`-th step.
 """
 
 import math
@@ -75,7 +76,7 @@ def noise(seed: int, stream: int, position: int) -> torch.Generator:
 class Trainer:
     """Trains `model` on `train`; see `fit`.
 
-    train: `lagvae_lib.data.Batches`. valid: batches to select on. units: a batch's size in the units that inner windows
+    train: `data.loading.Batches`. valid: batches to select on. units: a batch's size in the units that inner windows
     are compared in. observe: called after the initialisation and after every `observe_every` decoder updates with
     (model, iteration); what it returns is a row of `state.observations`. mi_draws: see `metrics.evaluate`.
     """

@@ -225,10 +225,10 @@ def test_bad_knobs_are_named():
 class Normalised(Stranger):
     """The stranger with BatchNorm in both halves."""
 
-    def __init__(self):
+    def __init__(self, affine=True):
         super().__init__()
-        self.enc = nn.Sequential(nn.Linear(6, 8), nn.BatchNorm1d(8), nn.ELU(), nn.Linear(8, 4))
-        self.dec = nn.Sequential(nn.Linear(2, 8), nn.BatchNorm1d(8), nn.ELU(), nn.Linear(8, 6))
+        self.enc = nn.Sequential(nn.Linear(6, 8), nn.BatchNorm1d(8, affine=affine), nn.ELU(), nn.Linear(8, 4))
+        self.dec = nn.Sequential(nn.Linear(2, 8), nn.BatchNorm1d(8, affine=affine), nn.ELU(), nn.Linear(8, 6))
 
 
 STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
@@ -236,10 +236,11 @@ STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
 
 @pytest.mark.parametrize("clip", ["joint", "separate"])
 @pytest.mark.parametrize("batch_norm", ["move", "hold"])
-def test_what_moves_while_the_parameters_of_a_half_stand_still(clip, batch_norm):
+@pytest.mark.parametrize("affine", [True, False])
+def test_what_moves_while_the_parameters_of_a_half_stand_still(clip, batch_norm, affine):
     """As released the running statistics are the one thing of the frozen half that moves; held, nothing is."""
     torch.manual_seed(0)
-    model, data = Normalised(), torch.randn(64, 6)
+    model, data = Normalised(affine), torch.randn(64, 6)
     optimisers = Optimisers(torch.optim.Adam(model.enc.parameters()), torch.optim.Adam(model.dec.parameters()))
     batch = Batch(data[:8], lambda: data[torch.randint(64, (8,))])
     algorithm = Aggressive(clip=clip, batch_norm=batch_norm, fixed_steps=3)

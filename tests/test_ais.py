@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 from itertools import product
 
 import pytest
@@ -361,3 +362,7 @@ def test_the_check_of_a_run_compares_the_same_examples(tmp_path, monkeypatch):
     train.run(lm, data)
     with pytest.raises(ValueError, match="exact"):
         ais_check.compare(lm, data)
+    two = replace(config, method=replace(config.method, variant=replace(config.method.variant, levels=2)))
+    monkeypatch.setattr(ais_check, "trained_model", lambda *given: text_vae())
+    with pytest.raises(ValueError, match="two levels of z"):
+        ais_check.compare(two, data)

@@ -263,6 +263,16 @@ def test_a_recorded_trajectory_is_read_and_one_of_another_configuration_replaced
     assert not calls
     trajectory.load_or_trace(toy_config("vae"), toy_data(), steps=3)
     assert len(calls) == 1
+    trajectory.record_path(toy_config("vae")).write_bytes(b"PK damaged")
+    trajectory.load_or_trace(toy_config("vae"), toy_data(), steps=2)
+    assert len(calls) == 2
+
+
+def test_a_trajectory_is_made_by_a_command_and_of_the_paper_s_moves_alone(own_folders, capsys):
+    trajectory.main(["aggressive", "--profile", "smoke"])
+    assert "4 decoder updates in" in capsys.readouterr().out
+    with pytest.raises(ValueError, match="neither delay nor moves"):
+        trajectory.main(["aggressive+moves=decoder", "--profile", "smoke"])
 
 
 def test_a_trajectory_older_than_a_knob_is_read_while_the_knob_is_at_its_default(own_folders, monkeypatch):

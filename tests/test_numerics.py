@@ -43,6 +43,13 @@ def test_a_precision_holds_inside_the_block_and_nowhere_else():
     assert describe() == before and torch.are_deterministic_algorithms_enabled() == deterministic
     with pytest.raises(UnknownName, match="did you mean 'bfloat16'"), numerics("bfloat"):
         pass
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    try:
+        with numerics(deterministic=True):
+            assert not torch.is_deterministic_algorithms_warn_only_enabled()
+        assert torch.is_deterministic_algorithms_warn_only_enabled()
+    finally:
+        torch.use_deterministic_algorithms(deterministic)
     assert [lower_dtype(p) for p in ("float32", "tf32", "bfloat16")] == [None, None, torch.bfloat16]
 
 

@@ -35,6 +35,17 @@ def test_thirty_images_are_enough(tmp_path):
         image_set(str(tmp_path / "few.npy"))
 
 
+def test_linked_folders_are_read_and_no_circle_is_walked(tmp_path):
+    pictures = drawings(60)
+    for name, part in (("here/a", pictures[:30]), ("elsewhere", pictures[30:])):
+        (tmp_path / name).mkdir(parents=True)
+        for i, image in enumerate(part):
+            Image.fromarray(image).save(tmp_path / name / f"{i}.png")
+    (tmp_path / "here/b").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere/up").symlink_to(tmp_path / "here")
+    assert sum(len(part) for part in image_set(str(tmp_path / "here")).splits.values()) == 60
+
+
 def test_images_that_repeat_are_left_out(tmp_path):
     np.save(tmp_path / "twice.npy", np.concatenate([drawings(60), drawings(60)]))
     found = image_set(str(tmp_path / "twice.npy"))

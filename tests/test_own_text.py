@@ -91,6 +91,9 @@ def test_json_lines_and_unknown_columns_are_refused(tmp_path):
         user_corpus(path, label_column="star")
     with pytest.raises(BadValue, match="whose labels are known"):
         data.with_label_column("yelp", "1")
+    for column in ("topic/class", "a+b", "1"):
+        named = data.with_label_column("reviews.csv", column)
+        assert data.split_label_column(named) == ("reviews.csv", column) and data.is_file(named)
 
 
 def test_large_corpora_are_capped_and_say_so(tmp_path, monkeypatch):

@@ -217,6 +217,27 @@ def test_minibatches_begin_again_and_refuse_what_cannot():
         once()
 
 
+def test_minibatches_go_on_after_an_interrupt():
+    class Interrupted(list):
+        def __iter__(self):
+            yield from super().__iter__()
+            raise KeyboardInterrupt
+
+    loader = torch.utils.data.DataLoader([1.0, 2.0], batch_sampler=Interrupted([[0], [1]]))
+    draw = minibatches(loader)
+    for _ in range(2):
+        assert [draw().item(), draw().item()] == [1.0, 2.0]
+        with pytest.raises(KeyboardInterrupt):
+            draw()
+
+
+def test_mutual_information_leaves_every_layer_in_its_mode():
+    model = Own()
+    model.first.eval()
+    mutual_information(model, X.split(16))
+    assert model.training and model.head.training and not model.first.training
+
+
 def test_mutual_information_leaves_mode_and_random_numbers_as_they_were():
     model = Own().train()
     torch.manual_seed(3)
@@ -247,6 +268,15 @@ def test_no_method_of_the_library_is_refused():
 def refused(says, model=None, **given):
     with pytest.raises(BadModel, match=says):
         step(model or Own(), **given)
+
+
+@pytest.mark.parametrize("clip", ["joint", "separate"])
+def test_a_code_that_is_cut_off_from_the_encoder_is_refused(clip):
+    class Detached(Own):
+        def encode(self, x):
+            return [part.detach() for part in super().encode(x)]
+
+    refused("no gradient in encoder_parameters|without a gradient", Detached(), clip=clip)
 
 
 @pytest.mark.parametrize("half", ["encoder", "decoder"])

@@ -128,6 +128,8 @@ def test_the_largest_variance_solves_its_equation(nats):
     assert 0.5 * (v - 1 - math.log(v)) == pytest.approx(nats, rel=1e-6)
     with pytest.raises(ValueError, match="0 nats or more"):
         largest_variance(-1.0)
+    with pytest.raises(ValueError, match="give a lower delta"):
+        largest_variance(1000.0)
 
 
 # -- Skip-VAE and CNN-VAE ----------------------------------------------------------------------------------------------

@@ -190,6 +190,10 @@ def test_costs_by_hand():
     plain = rows.costs(made_up("vae"))
     assert pd.isna(plain["plain_updates"]) and plain["updates"] == 40
     assert plain["step"] == 1.0 and pd.isna(plain["aggressive_step"]) and pd.isna(plain["inner_steps"])
+    pretrained = made_up("pretrain-free-bits")
+    pretrained.metrics["cpu_seconds"] = {"pretraining": 5.0, "plain": 60.0}
+    pretrained.config["method"]["objective"] = {"pretrain_epochs": 1}
+    assert rows.costs(pretrained)["cpu"] == 65 and rows.costs(pretrained)["step"] == 2.0
 
 
 def test_table_3_is_relative_to_the_vae(records):

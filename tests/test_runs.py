@@ -8,9 +8,11 @@ import sys
 import textwrap
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
+from filelock import FileLock
 
 from lagvae_lib.runs import record, train
 from tests.tiny import tiny_config, tiny_data
@@ -68,6 +70,39 @@ def test_another_configuration_is_another_run():
     assert second.folder.name == f"seed0-{record.config_hash(changed)}"
     assert numbers(second) != numbers(first)
     assert record.folder_of(config) == first.folder
+
+
+def test_a_start_that_was_abandoned_keeps_no_place():
+    """What begins in `seed<k>-<hash>` is in no table, so it must not be because of a run that never was."""
+    config = tiny_config("vae")
+    other = replace(config, schedule=replace(config.schedule, lr=0.5))
+    folder = record.folder_of(other)
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text(json.dumps(record.as_json(other)))
+    assert record.folder_of(config) == folder
+    with FileLock(folder / record.LOCK):  # at work, before its first checkpoint
+        assert record.folder_of(config) != folder
+    (folder / "checkpoint.pt").touch()
+    assert record.folder_of(config) != folder
+
+
+def test_a_record_without_one_of_its_files_or_its_provenance(results):
+    config, data = tiny_config("vae"), tiny_data()
+    made, lines = train.run(config, data), []
+    metrics = {key: value for key, value in made.metrics.items() if key != "provenance"}
+    (made.folder / "metrics.json").write_text(json.dumps(metrics))
+    train.run(config, data, report=lines.append)
+    assert "commit unknown" in lines[0]
+    (made.folder / "history.csv").unlink()
+    with pytest.raises(record.BadRecord, match=r"lacks history.csv; delete that folder"):
+        record.load(made.folder)
+
+
+def test_what_the_machine_refuses_is_not_the_checkpoint_s_fault(results, monkeypatch):
+    (results / "checkpoint.pt").parent.mkdir(parents=True)
+    monkeypatch.setattr(torch, "load", lambda *given, **options: (_ for _ in ()).throw(PermissionError("denied")))
+    with pytest.raises(PermissionError, match="denied"):
+        train.resume(SimpleNamespace(load_state_dict=print), results / "checkpoint.pt")
 
 
 def test_a_knob_that_came_later_makes_no_other_run_at_its_default():

@@ -28,6 +28,13 @@ def test_a_process_that_fails_says_why(results):
         train([Job("grammar", "vea", "smoke", 0)], Board(["vea"]))
 
 
+def test_an_error_of_several_lines_is_handed_on_whole(results, monkeypatch):
+    monkeypatch.delenv("LAGVAE_DATA_MIRROR", raising=False)
+    monkeypatch.setenv("LAGVAE_DATA", str(results / "none"))
+    with pytest.raises(TrainingFailed, match=r"(?s)vae: error: .*LAGVAE_DATA_MIRROR.*\n.*Licence"):
+        train([Job("yelp", "vae", "paper", 0)], Board(["vae"]))
+
+
 def test_a_board_shows_one_line_per_run_and_keeps_its_display_up_to_date():
     board, seen = Board(["vae", "aggressive"]), []
     board.shown = type("Shown", (), {"update": lambda self, value: seen.append(value._repr_html_())})()

@@ -18,6 +18,7 @@ from lagvae_lib.data import loading, sources
 from lagvae_lib.names import UnknownName
 from lagvae_lib.paper import plan, published
 from lagvae_lib.paper.plan import Planned
+from lagvae_lib.runs.record import as_json
 
 ROOT = Path(__file__).resolve().parent.parent
 ELSEWHERE = {"sa-vae-anneal-kim2018"}  # quoted by the paper from another publication
@@ -173,6 +174,23 @@ def test_the_notebooks_have_the_parameters_that_they_are_given(name):
     assert given.keys() <= declared.keys()
     assert {key: {"-p": "int", "-r": "str"}[flag] for key, (flag, _) in given.items()}.items() <= declared.items()
     assert (given["methods"][1], given["profile"][1], given["device"][1]) == (run.method, run.profile, "cpu")
+
+
+def test_what_a_notebook_trains_on_a_gpu_is_what_the_sweep_waits_for(tmp_path, monkeypatch):
+    """Or a finished run of another precision than float32 would be planned, and trained, again."""
+    monkeypatch.setenv("LAGVAE_RESULTS", str(tmp_path))
+    asked = {"profile": "paper", "datasets": "yelp", "methods": "vae", "seeds": "0", "device": "cuda"}
+    (run,), _ = plan.configured(asked)
+    words = plan.parameters(run, "cuda")
+    assert words[words.index("precision") + 1] == run.precision == "tf32"
+    folder = tmp_path / "runs/paper/yelp/vae/seed0"
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text(json.dumps(as_json(resolve("yelp", "vae", "paper", 0, "tf32"))))
+    (folder / "checkpoint.pt").touch()
+    assert plan.configured(asked)[0][0].record == folder / "metrics.json"
+    assert plan.configured(asked | {"precision": "float32"})[0][0].record.parent != folder
+    with pytest.raises(ValueError, match=r"float64.* Valid: auto, float32"):
+        plan.configured(asked | {"precision": "float64"})
 
 
 # -- the Snakefile --------------------------------------------------------------------------------------------------

@@ -96,21 +96,12 @@ def test_each_row_stands_beside_the_papers(results):
 def test_where_the_paper_has_no_row_its_cell_is_empty(results):
     table = tables.beside_paper(results)
     assert set(table["NLL", "paper"]) == {""}
-    assert tables.paper_rows("tiny", METHODS).empty
     knob = replace(results[3], metrics=results[3].metrics | {"method": "aggressive+window=10", "dataset": "yelp"})
     assert tables.beside_paper([knob])["NLL", "paper"].tolist() == [""]
 
 
 def test_no_runs_make_an_empty_table():
     assert tables.beside_paper([]).empty
-
-
-def test_paper_rows_are_those_printed():
-    table = tables.paper_rows("yahoo", ["aggressive-anneal", "autoregressive", "aggressive+clip=separate"])
-    assert table.to_dict("index") == {
-        "Aggressive + anneal": {"NLL": "326.7 (0.1)", "KL": "5.7 (0.7)", "MI": "2.9 (0.2)", "AU": "15.0 (3.5)"},
-        "LSTM-LM": {"NLL": "328.0 (0.3)", "KL": "-", "MI": "-", "AU": "-"},
-    }
 
 
 # -- banner ---------------------------------------------------------------------------------------------------------
@@ -205,6 +196,26 @@ def test_dynamics_draws_both_estimators(results):
     assert drawn["MI, all examples"].tolist() == run.dynamics[["iteration", "mi_large"]].to_numpy().tolist()
     patches = [{p.get_label() for p in ax.patches} for ax in figure.axes]
     assert ["aggressive stage" in found for found in patches] == [False, True, False]
+
+
+def test_the_noise_is_that_of_as_many_examples_as_there_are(results):
+    def half_width(run):
+        (noise,) = [p for p in figures.dynamics({"vae": run}).axes[0].patches if p.get_label().startswith("noise")]
+        return noise.get_height() / 2
+
+    run = results[1]
+    probe = run.metrics["probe"]
+    assert probe == min(run.config["evaluation"]["probe"], 16)
+    assert half_width(run) == pytest.approx(2 * (run.config["model"]["nz"] / (2 * probe)) ** 0.5)
+    fewer = replace(run, metrics=run.metrics | {"probe": 4})
+    assert half_width(fewer) == pytest.approx(2 * (run.config["model"]["nz"] / 8) ** 0.5)
+
+
+def test_runs_of_one_method_have_colours_of_their_own(results):
+    """The spare colour of the second is not the one that a later method wants."""
+    first, other = results[1], results[2]
+    drawn = figures._colours({"a": first, "b": first, "c": other})
+    assert len(set(drawn.values())) == 3 and drawn["c"] == figures._colours({"c": other})["c"]
 
 
 def test_cap_is_drawn_where_it_is_in_sight(results):

@@ -65,9 +65,12 @@ def test_pretraining_has_weight_zero_and_what_follows_counts_from_its_end():
     assert set(weights[25:]) == {1.0}
 
 
-@pytest.mark.parametrize("bad", [{"cycles": 2}, {"free_nats": -1.0}, {"pretrain_epochs": -1}])
+FALLING = {"kl_weight": 0.2, "start": 1.0, "anneal_epochs": 10}
+
+
+@pytest.mark.parametrize("bad", [{"cycles": 2}, {"free_nats": -1.0}, {"pretrain_epochs": -1}, FALLING])
 def test_objectives_that_make_no_sense_are_refused(bad):
-    with pytest.raises(ValueError, match=r"give anneal_epochs|at least 0"):
+    with pytest.raises(ValueError, match=r"give anneal_epochs|at least 0|start is at most kl_weight"):
         Objective(**bad)
 
 

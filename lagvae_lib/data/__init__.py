@@ -1,6 +1,5 @@
 """Named data sets and files: what each is called and which kind it is. This costs no PyTorch; `data.loading` loads."""
 
-import re
 from pathlib import Path
 
 from lagvae_lib.errors import BadValue
@@ -20,8 +19,8 @@ SMALL = {"yelp": "yelp-small", "yahoo": "yahoo-small", "omniglot": "omniglot-28"
 
 def split_label_column(dataset: str) -> tuple[str, str | None]:
     """A path and the label column that follows it (`reviews.tsv+label_column=1`), or None."""
-    found = re.fullmatch(r"(.+?)\+label_column=([^+/\\]*)", dataset, flags=re.DOTALL)
-    return (found[1], found[2]) if found else (dataset, None)
+    path, mark, column = dataset.rpartition("+label_column=")
+    return (path, column) if path and mark else (dataset, None)
 
 
 def with_label_column(dataset: str, column: str | None) -> str:

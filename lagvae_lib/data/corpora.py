@@ -245,14 +245,16 @@ def build_corpus(
 ) -> Corpus:
     """Apply the options to documents in splits, make the vocabulary from train, and encode.
 
-    train_unknown: see `_vocabulary`. Raises DataError where a split is empty, or where test has no known words.
+    train_unknown: see `_vocabulary`. Raises DataError where a split has less than two documents, or where test has no
+    known words.
     """
     splits, cut_notes = _cut(splits, options)
     for split in SPLITS:
-        if not splits[split]:
+        if len(splits[split]) < 2:  # of one example there is no estimate of the MI
             cut = f" once documents are cut to {options.max_len} words" if options.max_len else ""
+            left = "one document" if splits[split] else "nothing"
             raise DataError(
-                f"data set {name!r}: nothing is left in {split}{cut}; take a profile that cuts later (scaled, paper), "
+                f"data set {name!r}: {left} is left in {split}{cut}; take a profile that cuts later (scaled, paper), "
                 "or give more documents that differ in their first words"
             )
     vocab, rare = _vocabulary(splits, options.vocab_size, train_unknown)

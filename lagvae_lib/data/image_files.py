@@ -18,6 +18,7 @@ from torch import Tensor
 
 from lagvae_lib.data import IDX
 from lagvae_lib.data.sources import DataError
+from lagvae_lib.paths import files_below
 
 SIZE = 28
 PICTURES = (".png", ".jpg", ".jpeg")
@@ -206,7 +207,7 @@ def from_folder(folder: Path) -> tuple[Tensor, list[str], list[str]]:
     Larger ones are reduced. Also the folder of each, which is its class in a tree of classes, and warnings that name
     what is ignored. Raises DataError.
     """
-    found = sorted(file for file in folder.rglob("*") if file.is_file())
+    found = [file for file in files_below(folder) if file.is_file()]
     files = [f for f in found if f.suffix.lower() in PICTURES and not _hidden(f.relative_to(folder))]
     ignored = Counter(f.suffix.lower() or f.name for f in set(found).difference(files))
     said = ", ".join(f"{count:,} {suffix}" for suffix, count in ignored.most_common(5))

@@ -15,13 +15,17 @@ from lagvae_lib.data.images import ImageSet, image_batches, image_set
 from lagvae_lib.data.sources import DataError, MissingData
 from lagvae_lib.data.synthetic import FRESH_LINES, fresh_lines, synthetic_corpus
 from lagvae_lib.data.text import TextBatches, Vocab
-from lagvae_lib.paths import absolute
+from lagvae_lib.paths import absolute, files_below
 
 
 class Batches(Protocol):
     """A split as batches. `order` gives an epoch's, as handles (plain values) for `get`. Generators are CPU generators,
     so that one seed serves every device; a split on a GPU may draw there, by a generator that they seed."""
 
+    batch_size: int
+
+    @property
+    def examples(self) -> int: ...
     def __len__(self) -> int: ...
     def __iter__(self): ...
     def order(self, generator: torch.Generator) -> list: ...
@@ -103,7 +107,7 @@ def _state_of(name: str) -> tuple:
     if column is not None and family(name) == "images":
         raise DataError(f"{path} holds images, which have no label column; their classes are a folder for each")
     try:
-        files = sorted(file for file in path.rglob("*") if file.exists()) if path.is_dir() else [path]
+        files = [file for file in files_below(path) if file.exists()] if path.is_dir() else [path]
         return tuple((str(file), (s := file.stat()).st_size, s.st_mtime_ns, s.st_ino) for file in files)
     except OSError as error:
         if path.exists():

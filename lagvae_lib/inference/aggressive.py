@@ -24,12 +24,11 @@ from lagvae_lib.errors import BadValue, Diverged
 from lagvae_lib.inference import MAX_NORM, Batch, Optimisers, Step, checks
 from lagvae_lib.inference.amortised import joint_step
 from lagvae_lib.inference.gradients import clip, means, share, zero_grad
+from lagvae_lib.lazy import torch
 from lagvae_lib.models.holding import for_norm_alone, without_gradient, without_statistics
 from lagvae_lib.names import choose, require
 
 if TYPE_CHECKING:
-    import torch
-
     from lagvae_lib.models.vae import Trainable
 
 CLIPS = ("joint", "separate")
@@ -137,6 +136,8 @@ class Aggressive:
                     checks.finite(loss, "on the outer batch")
                 zero_grad([*moving, *still])
                 loss.mean().backward()
+                if step == 1:
+                    checks.reached(moving, self.moves)
                 clipped = clipped + clip([*moving, *still], self.max_norm)
                 optimiser.step()
                 window.add(loss.detach().sum(), checks.counted(batch.units, x, loss.numel()))
@@ -247,6 +248,7 @@ class _Window:
     def close(self, spread: bool) -> WindowMean:
         n, mean, variance = len(self.losses), float(sum(self.losses)) / sum(self.units), math.nan
         if spread:
-            variance = statistics.variance(float(x) / u for x, u in zip(self.losses, self.units, strict=True)) / n
+            losses = torch.stack(self.losses).tolist()
+            variance = statistics.variance(x / u for x, u in zip(losses, self.units, strict=True)) / n
         self.losses, self.units = [], []
         return WindowMean(mean, variance)

@@ -142,6 +142,15 @@ def loss_of(model: Trainable, x: object, kl_weight: float) -> Loss:
     return loss
 
 
+def reached(moving: list, name: str) -> None:
+    """Raises BadModel after a backward pass that gave no gradient to any parameter of the half that is to move."""
+    if all(parameter.grad is None for parameter in moving):
+        raise BadModel(
+            f"the loss has no gradient in {name}_parameters(), so that the inner loop would move nothing: z is to be "
+            "drawn with the encoder's own mu and logvar (mu + sigma * noise), not from detached ones"
+        )
+
+
 def _length(value: object) -> int:
     return len(value) if getattr(value, "ndim", 0) else 1
 

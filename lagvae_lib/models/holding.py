@@ -40,13 +40,13 @@ def for_norm_alone(parameters: Iterable[nn.Parameter]) -> Iterator[None]:
 
 @contextmanager
 def without_statistics(model: nn.Module, parameters: Iterable[nn.Parameter]) -> Iterator[None]:
-    """Inside the block BatchNorm layers that own one of `parameters` leave their running statistics alone."""
-    chosen = {id(parameter) for parameter in parameters}
+    """Inside the block BatchNorm layers whose statistics belong with `parameters` (`names_of`) leave them alone."""
+    names = names_of(model, parameters)
     batch_norm = torch.nn.modules.batchnorm._BatchNorm  # what BatchNorm1d, 2d and 3d have in common
     layers = [
         layer
-        for layer in model.modules()
-        if isinstance(layer, batch_norm) and layer.track_running_stats and id(layer.weight) in chosen
+        for name, layer in model.named_modules()
+        if isinstance(layer, batch_norm) and layer.track_running_stats and f"{name}.running_mean" in names
     ]
     for layer in layers:
         layer.track_running_stats = False

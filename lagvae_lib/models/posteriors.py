@@ -9,6 +9,7 @@ from scipy.special import lambertw
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from lagvae_lib.errors import BadValue
 from lagvae_lib.models.gaussian import DiagonalGaussian
 
 
@@ -61,7 +62,10 @@ def largest_variance(nats: float) -> float:
     """The variance v < 1 with KL(N(0, v) || N(0, 1)) = (v - 1 - log v) / 2 = nats; Lambert's W solves it."""
     if nats < 0:
         raise ValueError(f"a KL is 0 nats or more, not {nats}")
-    return float(-lambertw(-math.exp(-1 - 2 * nats)).real)
+    variance = float(-lambertw(-math.exp(-1 - 2 * nats)).real)
+    if variance == 0:
+        raise BadValue(f"no variance that a float can hold has a KL of {nats:g} nats per dimension; give a lower delta")
+    return variance
 
 
 def wrapped(encoder: nn.Module, family: str, nz: int, scale: float, delta: float) -> nn.Module:

@@ -40,10 +40,10 @@ def _joined(outputs: list) -> list:
 def main(paths: list[str]) -> None:
     """Clean these files in place."""
     for path in map(Path, paths):
-        before = path.read_text()
+        before = path.read_text(encoding="utf-8")
         text = nbformat.writes(cleaned(nbformat.reads(before, as_version=4))) + "\n"
         if text != before:
-            path.write_text(text)
+            path.write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -85,14 +85,19 @@ def _cores() -> int:
 
 def _follow(job: Job, board: Board, processes: list[subprocess.Popen]) -> None:
     """Run one job to its end, handing on every line that it prints."""
-    environment = os.environ | ({"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"} if job.device == "cpu" else {})
+    environment = (
+        os.environ
+        | {"PYTHONIOENCODING": "utf-8"}
+        | ({"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"} if job.device == "cpu" else {})
+    )
     process = subprocess.Popen(
         job.command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, encoding="utf-8"
     )
     processes.append(process)
-    last = ""
+    last = error = ""
     for line in process.stdout:
         last = line.strip() or last
+        error = f"{error}\n{line.rstrip()}" if error else line.strip() if line.startswith("error:") else ""
         board.update(job.method, last)
     if process.wait():
-        raise TrainingFailed(f"{job.method}: {last}")
+        raise TrainingFailed(f"{job.method}: {error or last}")

@@ -11,16 +11,18 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from lagvae_lib.config.machine import device_named
+from lagvae_lib.config.machine import choose_device, device_named
 from lagvae_lib.config.methods import find, for_family
 from lagvae_lib.config.profiles import PROFILES, TABLE, resolve
 from lagvae_lib.data import absolute_dataset, family, is_file, resolve_name
 from lagvae_lib.errors import BadValue
 from lagvae_lib.names import choose
+from lagvae_lib.numerics import PRECISIONS
 from lagvae_lib.paper import published
-from lagvae_lib.runs.record import folder_of
+from lagvae_lib.runs.record import folder_of, settled_precision
 
-DEFAULTS = {"profile": "scaled", "datasets": "", "methods": "", "seeds": "", "device": "auto"}  # "" is all of the plan
+# "" is all of the plan
+DEFAULTS = {"profile": "scaled", "datasets": "", "methods": "", "seeds": "", "device": "auto", "precision": "auto"}
 NOTEBOOKS = {"toy": "02_synthetic.ipynb", "text": "03_yelp.ipynb", "images": "04_omniglot.ipynb"}
 TOY, BESIDE = "Figures 2 and 3", "beside the paper"  # of runs that belong to none of the paper's tables
 
@@ -39,7 +41,8 @@ SMALLER = {name: f"{name}+steps=5+max_epochs=15" for name in ("sa-vae", "sa-vae-
 class Planned:
     """One run to be made: data set x method x profile x seed, under the names that its record has.
 
-    path: of a user's own data, whose name is made from their content. kind: one of `data.FAMILIES`.
+    path: of a user's own data, whose name is made from their content. kind: one of `data.FAMILIES`. precision: one of
+    `numerics.PRECISIONS`, never "auto": the machine that plans may not be the one that trains.
     """
 
     dataset: str
@@ -48,6 +51,7 @@ class Planned:
     seed: int
     path: str = ""
     kind: str = ""
+    precision: str = "float32"
 
     @property
     def notebook(self) -> str:
@@ -62,7 +66,8 @@ class Planned:
     @property
     def record(self) -> Path:
         """The file whose presence means that the run is finished."""
-        return folder_of(resolve(self.dataset, self.method, self.profile, self.seed, kind=self.family)) / "metrics.json"
+        config = resolve(self.dataset, self.method, self.profile, self.seed, self.precision, kind=self.family)
+        return folder_of(config) / "metrics.json"
 
     @property
     def tables(self) -> tuple[str, ...]:
@@ -178,9 +183,19 @@ def configured(config: dict) -> tuple[list[Planned], str]:
     if not all(seed.isdigit() for seed in seeds):
         raise BadValue(f"seeds must be whole numbers with commas, not {','.join(seeds)!r}")
     device, profile = device_named(str(values["device"])), str(values["profile"])
+    precision = choose(str(values["precision"]), ("auto", *PRECISIONS), "precision")
     runs = plan(profile, datasets, methods, map(int, seeds))
     # At the other profiles missing data are an error, which can wait until the sweep starts
-    return (at_hand(runs) if profile in ("smoke", "quick") else runs), device
+    runs = at_hand(runs) if profile in ("smoke", "quick") else runs
+    return [replace(run, precision=_settled(precision, run, device)) for run in runs], device
+
+
+def _settled(precision: str, run: Planned, device: str) -> str:
+    """What the notebook that trains the run would make of `precision` on this machine."""
+    dataset = run.path or run.dataset
+    if device == "auto" and run.profile == "paper":  # nowhere else does it matter, and it takes PyTorch
+        device = choose_device(device, dataset)
+    return settled_precision(precision, dataset, [run.method], [run.seed], run.profile, device)
 
 
 def _words(value: object) -> list[str]:
@@ -191,7 +206,7 @@ def _words(value: object) -> list[str]:
 def at_hand(runs: Iterable[Planned]) -> list[Planned]:
     """The same runs on the data that is available: at `smoke` and `quick` a stand-in replaces a missing data set.
 
-    Fetches and checks every data set once. Raises `data.MissingData` at the other profiles.
+    Fetches and checks every data set once. Raises `MissingData` at the other profiles.
     """
     from lagvae_lib.data.loading import load  # PyTorch, which a plan is made without
 
@@ -207,7 +222,7 @@ def at_hand(runs: Iterable[Planned]) -> list[Planned]:
 
 def parameters(run: Planned, device: str = "auto") -> list[str]:
     """What papermill is told: `-r` for text, `-p` for numbers."""
-    text = {"methods": run.method, "profile": run.profile, "device": device}
+    text = {"methods": run.method, "profile": run.profile, "device": device, "precision": run.precision}
     if run.family == "toy":  # its notebook compares over seeds, and has one data set
         return _options("-r", text | {"seeds": run.seed})
     return _options("-r", text | {"dataset": run.path or run.dataset}) + _options("-p", {"seed": run.seed})

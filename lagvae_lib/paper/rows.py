@@ -85,8 +85,9 @@ def costs(run: Run) -> dict[str, float]:
     history, cpu = run.history, run.metrics[_clock(run)]
     updates = history["iteration"].diff().fillna(history["iteration"].iloc[0])
     stage = history["aggressive"].astype(bool)
-    aggressive, plain = updates[stage].sum(), updates[~stage].sum()
-    total = cpu.get("aggressive", 0.0) + cpu.get("plain", 0.0)
+    pretrained = run.config["method"].get("objective", {}).get("pretrain_epochs", 0)
+    aggressive, plain = updates[stage].sum(), updates[~stage].iloc[pretrained:].sum()
+    total = sum(cpu.get(phase, 0.0) for phase in ("pretraining", "aggressive", "plain"))
     step = cpu["plain"] / plain if plain else float("nan")
     aggressive_step = cpu["aggressive"] / aggressive if aggressive else float("nan")
     return {

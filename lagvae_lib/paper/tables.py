@@ -7,7 +7,7 @@ from itertools import combinations
 import pandas as pd
 
 from lagvae_lib.config.methods import knobs, label
-from lagvae_lib.data import family, resolve_name
+from lagvae_lib.data import resolve_name
 from lagvae_lib.metrics.comparison import at_equal_length
 from lagvae_lib.paper import plan, published
 from lagvae_lib.paper.rows import (
@@ -93,14 +93,6 @@ def _printed(dataset: str, method: str) -> dict[str, str]:
         return {}
     row = published.published(name, method)
     return {metric: getattr(row, metric).text for metric in METRICS}
-
-
-def paper_rows(dataset: str, methods: Iterable[str]) -> pd.DataFrame:
-    """The paper's own rows, as printed, for those of `methods` that it has on `dataset` or its full version."""
-    name = published.counterpart(dataset)
-    known = [method for method in methods if name and method in published.methods(name)]
-    rows = {label(method, family(dataset)): _printed(name, method) for method in known}
-    return pd.DataFrame(rows, index=list(METRICS)).T.rename(columns=METRICS)
 
 
 # -- Tables 1 and 2 ----------------------------------------------------------------------------------------------------

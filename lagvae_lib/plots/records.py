@@ -17,7 +17,7 @@ from matplotlib.ticker import MaxNLocator, NullLocator
 from lagvae_lib.config.methods import colour, label
 from lagvae_lib.metrics import THRESHOLD
 from lagvae_lib.metrics.inner_loop import counts_of_noise, mean_count
-from lagvae_lib.plots import COLOURS, WIDTH
+from lagvae_lib.plots import COLOURS, WIDTH, distinct
 from lagvae_lib.runs.record import Run
 
 CURVES = {  # title: colour, and the columns by the paper's estimator and by the large-sample one
@@ -29,13 +29,9 @@ FLOOR = 1e-7
 COLUMNS = {0: 1, 1: 1, 2: 2, 4: 2}  # of a figure by its number of panels; 3 otherwise
 
 
-def _colours(runs: Mapping[str, Run]) -> dict[str, tuple]:
-    """Each run's colour: its method's, or, where another run here has that already, one that no method has."""
-    chosen, spare = {}, iter(COLOURS * 3)
-    for name, run in runs.items():
-        own = colour(run.metrics["method"])
-        chosen[name] = own if own not in chosen.values() else next(spare)
-    return chosen
+def _colours(runs: Mapping[str, Run]) -> dict[str, str]:
+    """Each run's colour."""
+    return distinct({name: colour(run.metrics["method"]) for name, run in runs.items()})
 
 
 def with_code(runs: Mapping[str, Run]) -> dict[str, Run]:
@@ -83,7 +79,9 @@ def _caps(axes: list[Axes], runs: Mapping[str, Run], top: float) -> None:
 
 def _noise(ax: Axes, run: Run) -> None:
     """Two sd of the paper's estimator at collapse, sqrt(nz / 2N) for N examples in the probe."""
-    examples = min(run.config["evaluation"]["probe"], run.config["data"]["valid"] or math.inf)
+    # A record older than the number is of data that fill what the profile asks for
+    asked = min(run.config["evaluation"]["probe"], run.config["data"]["valid"] or math.inf)
+    examples = run.metrics.get("probe", asked)
     sd = math.sqrt(run.config["model"]["nz"] / (2 * examples))
     ax.axhspan(-2 * sd, 2 * sd, color="grey", alpha=0.2, linewidth=0, label="noise of MI at collapse")
 

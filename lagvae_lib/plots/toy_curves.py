@@ -6,12 +6,11 @@
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
 from lagvae_lib.config.methods import colour
 from lagvae_lib.metrics.comparison import paired, relative_lag
-from lagvae_lib.plots import COLOURS, WIDTH
+from lagvae_lib.plots import WIDTH, distinct
 from lagvae_lib.runs.record import Run
 
 Runs = dict[str, list[Run]]
@@ -25,14 +24,9 @@ def shade(run: Run) -> str:
     return colour(run.metrics["method"])
 
 
-def shades(runs: Runs) -> dict[str, str | tuple]:
-    """Each label's colour: its method's, or, where another label here has that already, one of the spare ones."""
-    taken = {shade(of[0]) for of in runs.values()}
-    chosen, spare = {}, iter(tint for tint in COLOURS if to_hex(tint) not in taken)
-    for label, of in runs.items():
-        own = shade(of[0])
-        chosen[label] = own if own not in chosen.values() else next(spare)
-    return chosen
+def shades(runs: Runs) -> dict[str, str]:
+    """Each label's colour."""
+    return distinct({label: shade(of[0]) for label, of in runs.items()})
 
 
 def lags(run: Run) -> np.ndarray:

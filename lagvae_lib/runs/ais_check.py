@@ -16,8 +16,9 @@ from lagvae_lib.metrics.ais import annealed
 from lagvae_lib.metrics.evaluate import spread_examples
 from lagvae_lib.metrics.nll import importance_weighted
 from lagvae_lib.models.vae import Autoregressive
+from lagvae_lib.numerics import numerics
 from lagvae_lib.runs.record import folder_of
-from lagvae_lib.runs.train import trained_model
+from lagvae_lib.runs.train import threads_for, trained_model
 
 EXAMPLES, STEPS, LEAPFROG, CHAINS = 50, 50, 3, 8
 
@@ -28,7 +29,8 @@ def compare(
     """Mean NLLs by AIS and by the bound, nats per example, and of their difference the mean, its standard error over
     examples and the largest value. Written to `ais.json` beside the record.
 
-    Raises ValueError for a model whose likelihood is exact, FileNotFoundError where the weights are not at hand.
+    Raises ValueError for a model whose likelihood is exact or that has two levels of z, FileNotFoundError where the
+    weights are not at hand.
     """
     for name, value, least in (("examples", examples, 2), ("steps", steps, 2), ("chains", chains, 1)):
         if value < least:  # of one example there is no spread, and one step makes no transition
@@ -36,20 +38,24 @@ def compare(
     model = trained_model(config, data, device)
     if isinstance(model, Autoregressive):
         raise BadValue(f"the likelihood of {config.method.name} is exact: there is nothing to check by AIS")
+    if config.method.variant.levels == 2:
+        raise BadValue(f"{config.method.name} has two levels of z, and AIS here anneals one")
     model = config.method.inference.evaluated(model)
     part, start = spread_examples(data.test.to(device), examples), time.process_time()
     generator = torch.Generator().manual_seed(config.seed)
     options = {"steps": steps, "leapfrog": LEAPFROG, "chains": chains, "start": "posterior"}
-    found = [annealed(model, x, generator=generator, **options) for x in part]
+    samples = config.evaluation.iw_samples
+    with threads_for(config), numerics(config.precision):  # as the run was
+        found = [annealed(model, x, generator=generator, **options) for x in part]
+        by_bound = torch.cat([importance_weighted(model, x, samples, generator) for x in part])
     by_ais = torch.cat([ais.log_prob for ais in found])
-    by_bound = torch.cat([importance_weighted(model, x, config.evaluation.iw_samples, generator) for x in part])
     gain = (by_ais - by_bound).cpu()
     record = {
         "examples": len(gain),
         **options,
         "nll_ais": -by_ais.mean().item(),
         "nll_bound": -by_bound.mean().item(),
-        "bound_samples": config.evaluation.iw_samples,
+        "bound_samples": samples,
         "gain": gain.mean().item(),
         "gain_standard_error": gain.std().item() / len(gain) ** 0.5,
         "gain_largest": gain.max().item(),

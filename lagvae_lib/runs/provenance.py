@@ -44,7 +44,7 @@ def machine(device: str) -> dict:
 
 
 def _git(*arguments: str) -> str | None:
-    return _output("git", "-C", str(paths.ROOT), *arguments)
+    return _output("git", "-C", str(paths.ROOT), *arguments) if paths.CHECKOUT else None  # or it is another project's
 
 
 def _output(*command: str) -> str | None:

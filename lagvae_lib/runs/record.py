@@ -22,6 +22,7 @@ from zipfile import BadZipFile
 
 import numpy as np
 import pandas as pd
+from filelock import FileLock, Timeout
 
 from lagvae_lib import paths
 from lagvae_lib.config.machine import choose_precision
@@ -48,6 +49,7 @@ class BadRecord(UserError, ValueError):
 
 
 AGAIN = "delete that folder to train the run again"
+LOCK = ".lock"  # in the folder of a run that is being trained
 
 
 @dataclass(frozen=True)
@@ -94,8 +96,10 @@ def load(folder: Path) -> Run:
     """The record of a finished run. Raises FileNotFoundError where there is none, BadRecord where it is damaged."""
     try:
         run = _read(folder)
-    except FileNotFoundError:
-        raise
+    except FileNotFoundError as error:
+        if not (folder / "metrics.json").exists():
+            raise
+        raise BadRecord(f"the record in {folder} lacks {Path(error.filename).name}; {AGAIN}") from None
     except (ValueError, TypeError, KeyError, OSError, EOFError, BadZipFile, zlib.error) as error:
         raise BadRecord(f"the record in {folder} is damaged ({type(error).__name__}); {AGAIN}") from None
     missing = [name for name in NEEDED if name not in run.metrics]
@@ -175,9 +179,20 @@ def folder_of(config: Config) -> Path:
     base = paths.results_dir() / "runs" / config.profile / config.dataset / config.method.name
     plain = base / f"seed{config.seed}"
     saved = read_config(plain)
-    if saved is None or same_configuration(saved, config):
+    if saved is None or same_configuration(saved, config) or _abandoned(plain):
         return plain
     return base / f"seed{config.seed}-{config_hash(config)}"
+
+
+def _abandoned(folder: Path) -> bool:
+    """Whether a run was begun here and ended before its first checkpoint, so that another may have the place."""
+    if any((folder / name).exists() for name in ("metrics.json", "checkpoint.pt")):
+        return False
+    try:
+        with FileLock(folder / LOCK, timeout=0):
+            return True
+    except (Timeout, OSError):  # it is at work, or not ours to touch
+        return False
 
 
 def finished(config: Config) -> bool:

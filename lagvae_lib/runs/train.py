@@ -23,13 +23,14 @@ from lagvae_lib.data import resolve_name
 from lagvae_lib.data.loading import Data
 from lagvae_lib.data.loading import load as load_data
 from lagvae_lib.errors import Diverged, UserError
-from lagvae_lib.metrics.evaluate import IW_SAMPLES, evaluate
+from lagvae_lib.metrics.evaluate import IW_SAMPLES, evaluate, spread_examples
 from lagvae_lib.numerics import numerics
 from lagvae_lib.runs.codes import codes_of, words_of_units
 from lagvae_lib.runs.observe import observer
 from lagvae_lib.runs.provenance import provenance
 from lagvae_lib.runs.record import (
     AGAIN,
+    LOCK,
     BadCheckpoint,
     BadRecord,
     Run,
@@ -85,7 +86,7 @@ def run(
 ) -> Run:
     """Load the run if it is finished; else train it from its last checkpoint, or from the start, and evaluate it.
 
-    data: what `lagvae_lib.data.load` gave for this configuration. report: called with one line of text an epoch.
+    data: what `data.loading.load` gave for this configuration. report: called with one line of text per epoch.
     deterministic: on CUDA the same bits each time, see `numerics`; a checkpoint made on one device goes on on another.
     Raises `RunBusy` if another process holds the run, or waits for that one's end where LAGVAE_WAIT is 1.
     """
@@ -112,8 +113,9 @@ def loaded(config: Config, report: Callable[[str], None]) -> Run:
     """A finished run, with one line that says that nothing was trained."""
     folder = folder_of(config)
     record = load(folder)
-    made = record.metrics["provenance"]
-    report(f"loaded {folder}, finished {made['finished'][:10]}, commit {(made['git'] or 'unknown')[:7]}")
+    made = record.metrics.get("provenance", {})
+    finished, commit = made.get("finished") or "(day unknown)", made.get("git") or "unknown"
+    report(f"loaded {folder}, finished {finished[:10]}, commit {commit[:7]}")
     return record
 
 
@@ -135,8 +137,8 @@ def resume(trainer: Trainer, checkpoint: Path) -> None:
     try:
         trainer.load_state_dict(torch.load(checkpoint, weights_only=True, map_location="cpu"))
     except Exception as error:  # bytes that are no checkpoint make torch raise nearly everything
-        if isinstance(error, torch.OutOfMemoryError):
-            raise
+        if isinstance(error, (torch.OutOfMemoryError, MemoryError, OSError)):
+            raise  # the machine's, which deleting the checkpoint does not mend
         why = str(error).splitlines()[0][:120] if isinstance(error, KeyError) else type(error).__name__
         raise BadCheckpoint(f"{checkpoint} cannot be resumed ({why}); delete it to start the run again") from None
 
@@ -244,6 +246,7 @@ def _finish(folder: Path, config: Config, data: Data, trainer: Trainer, device: 
     progress["ended"] = trainer.state.progress.ended
     counts = {str(steps): times for steps, times in sorted(trainer.state.inner_counts.items())}
     progress |= {"inner_counts": counts} if counts else {}
+    progress["probe"] = sum(map(len, spread_examples(data.valid, config.evaluation.probe)))
     times = {"seconds": _rounded(seconds), "cpu_seconds": _rounded(cpu)}
     atomic.write_json(
         folder / "metrics.json", identity | metrics | progress | times | {"provenance": provenance(data, device)}
@@ -307,7 +310,7 @@ def _held(folder: Path, report: Callable[[str], None] = lambda line: None) -> It
     and the same sweep started again is to have what they make.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder / ".lock")
+    lock = FileLock(folder / LOCK)
     try:
         lock.acquire(timeout=0)
     except Timeout:

@@ -1,13 +1,19 @@
 """Figure 3 of the paper: how training moves points through the posterior mean space, one half-step at a time.
 
-A few examples are the only batch, for the inner loop and for the generator. While theta stands still a point can only
+A few examples are the only batch, for the inner loop and for the decoder. While theta stands still a point can only
 move vertically (the mean of q(z|x) changes), while phi stands still only horizontally (the mean of p(z|x) does).
+
+    python -m lagvae_lib.runs.trajectory aggressive --profile paper --seed 0        makes the record (minutes)
 """
 
+import argparse
 import json
+import zlib
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -15,8 +21,9 @@ from torch import Tensor, nn
 
 from lagvae_lib import atomic, paths
 from lagvae_lib.config.build import build_model
-from lagvae_lib.config.profiles import Config
-from lagvae_lib.data.loading import Data
+from lagvae_lib.config.profiles import Config, resolve
+from lagvae_lib.data.loading import Data, load
+from lagvae_lib.errors import BadValue
 from lagvae_lib.inference import Batch, Optimisers
 from lagvae_lib.inference.aggressive import Aggressive
 from lagvae_lib.metrics.evaluate import spread_examples
@@ -27,18 +34,19 @@ from lagvae_lib.training import OPTIMISERS
 POINTS = 50
 STEPS = 60  # decoder updates
 SMOKE_STEPS = 4
+DAMAGE = (BadZipFile, EOFError, ValueError, KeyError, zlib.error)  # what numpy makes of a file that is no record
 
 
 def load_or_trace(config: Config, data: Data, device: str = "cpu", steps: int | None = None) -> Trajectory:
     """The trajectory of `config`'s model and method: read if it is recorded, else computed (minutes) and recorded.
 
     Only the seed, the model, the method and the optimiser of `config` matter; training stops after `steps` updates.
-    A record of another configuration is replaced.
+    A record of another configuration, or a damaged one, is replaced.
     """
     steps = steps or (SMOKE_STEPS if config.profile == "smoke" else STEPS)
     path = record_path(config)
     if path.exists():
-        with np.load(path, allow_pickle=False) as saved:
+        with suppress(*DAMAGE), np.load(path, allow_pickle=False) as saved:
             if _is_of(json.loads(str(saved["config"])), config, data, steps):
                 return Trajectory(*(saved[name] for name in Trajectory.__dataclass_fields__))
     trajectory = trace(config, data, steps, device)
@@ -101,6 +109,8 @@ Row = tuple[int, bool, Tensor, Tensor]
 def _positions(config: Config, model: nn.Module, batch: Batch, optimisers: Optimisers, steps: int) -> Iterator[Row]:
     """(decoder updates, after an inner loop?, model means, inference means) at the start and after every move."""
     strategy = config.method.inference
+    if isinstance(strategy, Aggressive) and (strategy.delay or strategy.moves != "encoder"):
+        raise BadValue("a trajectory is of Algorithm 1 from its first update on: neither delay nor moves=decoder")
     state = strategy.begin()
     yield 0, False, *_look(model, batch.x)
     for step in range(1, steps + 1):
@@ -120,3 +130,19 @@ def _look(model: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:
     """Both means of every example, [N] each, without dropout."""
     model.eval()
     return grid_posterior(model, x).mean(), model.encode(x).mu[:, 0]
+
+
+def main(words: list[str] | None = None) -> None:
+    """Make the trajectory of a method on the toy where there is none."""
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument("method")
+    parser.add_argument("--profile", default="paper")
+    parser.add_argument("--seed", type=int, default=0)
+    args = parser.parse_args(words)
+    config = resolve("synthetic", args.method, args.profile, args.seed)
+    made = load_or_trace(config, load("synthetic", config.data, profile=args.profile))
+    print(f"{made.updates} decoder updates in {record_path(config)}")
+
+
+if __name__ == "__main__":
+    main()
