@@ -112,6 +112,7 @@ def test_a_knob_that_came_later_makes_no_other_run_at_its_default():
     saved = config.as_dict()
     del saved["evaluation"]["iw_examples"], saved["method"]["inference"]["max_steps"]
     (folder / "config.json").write_text(json.dumps(saved))
+    (folder / "checkpoint.pt").touch()
     assert record.folder_of(config) == folder
     for changed in (
         replace(config, evaluation=replace(config.evaluation, iw_examples=5)),

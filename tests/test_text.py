@@ -243,15 +243,27 @@ def test_cutting_keeps_splits_apart(tmp_path):
 
 
 def test_words_beyond_a_cut_vocabulary_can_be_left_out():
-    lines = {"train": ["a b a b c a", "b a d", "e"], "valid": ["d a a b", "x <unk>"], "test": ["b x b a"]}
+    lines = {"train": ["a b a b c a", "b a d", "e"], "valid": ["d a a b", "x <unk>", "b b"], "test": ["b x b a", "a a"]}
     splits = {split: [plain_document(line) for line in texts] for split, texts in lines.items()}
     options = Options(max_len=3, vocab_size=len(SPECIAL) + 2, known_only=True)
     corpus = build_corpus("made-up", splits, options, source="", notes=())
     read = {split: [" ".join(corpus.vocab.decode(s)) for s in corpus.splits[split]] for split in SPLITS}
-    assert read == {"train": ["a b a", "b a"], "valid": ["a a b"], "test": ["b b a"]}  # left out first, then cut
-    assert any("35.0% of the words are not among the 6" in note for note in corpus.notes)
+    assert read == {
+        "train": ["a b a", "b a"],
+        "valid": ["a a b", "b b"],
+        "test": ["b b a", "a a"],
+    }  # left out first, then cut
+    assert any("29.2% of the words are not among the 6" in note for note in corpus.notes)
     whole = build_corpus("made-up", splits, Options(known_only=True), source="", notes=())
     assert whole.vocab.decode(whole.splits["test"][0]) == ["b", "<unk>", "b", "a"]  # nothing was cut off
+
+
+@pytest.mark.parametrize(("valid", "says"), [(["c"], "one document is left"), ([], "nothing is left")])
+def test_a_split_of_which_too_little_is_left_is_refused(valid, says):
+    splits = {"train": ["a b", "b a"], "valid": valid, "test": ["a", "b"]}
+    splits = {split: [plain_document(line) for line in lines] for split, lines in splits.items()}
+    with pytest.raises(DataError, match=f"{says} in valid once documents are cut to 2 words"):
+        build_corpus("made-up", splits, Options(max_len=2), source="", notes=())
 
 
 @pytest.mark.parametrize("options", [{"max_len": 0}, {"vocab_size": 4}, {"sizes": (1, 0, 1)}, {"sizes": (5, 5)}])
