@@ -22,7 +22,6 @@ from zipfile import BadZipFile
 
 import numpy as np
 import pandas as pd
-from filelock import FileLock, Timeout
 
 from lagvae_lib import paths
 from lagvae_lib.config.machine import choose_precision
@@ -188,6 +187,8 @@ def _abandoned(folder: Path) -> bool:
     """Whether a run was begun here and ended before its first checkpoint, so that another may have the place."""
     if any((folder / name).exists() for name in ("metrics.json", "checkpoint.pt")):
         return False
+    from filelock import FileLock, Timeout  # a notebook's first cell reads records and locks none
+
     try:
         with FileLock(folder / LOCK, timeout=0):
             return True
