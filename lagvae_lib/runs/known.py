@@ -75,7 +75,7 @@ def sentences(data: Data, batches: Iterable[Tensor]) -> list[list[str]]:
     return [data.vocab.decode(row[1:-1].tolist()) for x in batches for row in x]
 
 
-class Observer:
+class Reading:
     """Called by the trainer: nats of each class in z, beside KL and MI, on validation sentences."""
 
     def __init__(self, config: Config, data: Data):
@@ -97,7 +97,7 @@ def train(config: Config, data: Data) -> pd.DataFrame:
     """The measurements of one run."""
     with threads_for(config):
         trainer = trainer_of(config, data, "cpu")
-        trainer.observe = Observer(config, data)
+        trainer.observe = Reading(config, data)
         trainer.fit()
     seen = pd.DataFrame(trainer.state.observations).round(4)
     aggressive = sum(row["aggressive"] for row in trainer.state.history) * trainer.epoch_length

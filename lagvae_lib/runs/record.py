@@ -48,6 +48,7 @@ class BadRecord(UserError, ValueError):
 
 
 AGAIN = "delete that folder to train the run again"
+DAMAGE = (ValueError, TypeError, KeyError, EOFError, BadZipFile, zlib.error)  # what a file that is no record raises
 LOCK = ".lock"  # in the folder of a run that is being trained
 
 
@@ -99,7 +100,7 @@ def load(folder: Path) -> Run:
         if not (folder / "metrics.json").exists():
             raise
         raise BadRecord(f"the record in {folder} lacks {Path(error.filename).name}; {AGAIN}") from None
-    except (ValueError, TypeError, KeyError, OSError, EOFError, BadZipFile, zlib.error) as error:
+    except (*DAMAGE, OSError) as error:
         raise BadRecord(f"the record in {folder} is damaged ({type(error).__name__}); {AGAIN}") from None
     missing = [name for name in NEEDED if name not in run.metrics]
     if missing or not {"dataset", "method", "model"} <= set(run.config):

@@ -8,12 +8,10 @@ move vertically (the mean of q(z|x) changes), while phi stands still only horizo
 
 import argparse
 import json
-import zlib
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
-from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -28,13 +26,12 @@ from lagvae_lib.inference import Batch, Optimisers
 from lagvae_lib.inference.aggressive import Aggressive
 from lagvae_lib.metrics.evaluate import spread_examples
 from lagvae_lib.metrics.grid import grid_posterior
-from lagvae_lib.runs.record import Trajectory, same_configuration
+from lagvae_lib.runs.record import DAMAGE, Trajectory, same_configuration
 from lagvae_lib.training import OPTIMISERS
 
 POINTS = 50
 STEPS = 60  # decoder updates
 SMOKE_STEPS = 4
-DAMAGE = (BadZipFile, EOFError, ValueError, KeyError, zlib.error)  # what numpy makes of a file that is no record
 
 
 def load_or_trace(config: Config, data: Data, device: str = "cpu", steps: int | None = None) -> Trajectory:
