@@ -13,8 +13,8 @@ from lagvae_lib.metrics.comparison import at_equal_length
 from lagvae_lib.paper import claims, criteria
 from lagvae_lib.paper.claims import Claim, Finding, judge
 from lagvae_lib.paper.criteria import FAILS, HOLDS, NOT_CONVERGED, NOT_DISTINGUISHED, OPEN, Collapse, Cost, Lag, Order
-from lagvae_lib.paper.rows import NO_RUN, paired_by_seed, paired_difference
-from lagvae_lib.runs.record import Records
+from lagvae_lib.paper.rows import NO_RUN, paired_difference
+from lagvae_lib.runs.record import Records, paired_by_seed
 from tests.test_report import made_up
 
 KEEPS = Claim("keeps", "aggressive", Order("mi_large", "vae", least=0.1), "vae-anneal")

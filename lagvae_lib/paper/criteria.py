@@ -13,8 +13,8 @@ import numpy as np
 
 from lagvae_lib.config.methods import label
 from lagvae_lib.metrics.comparison import CONFIDENCE, Interval, interval, paired, relative_lag, seeds_to_decide
-from lagvae_lib.paper.rows import AT_CAP, NO_RUN, converged, costs, hours, paired_by_seed, row_runs
-from lagvae_lib.runs.record import Run
+from lagvae_lib.paper.rows import AT_CAP, NO_RUN, converged, costs, hours, row_runs
+from lagvae_lib.runs.record import Run, paired_by_seed
 
 HOLDS, FAILS, OPEN, NOT_CONVERGED = "holds", "fails", "open", "not converged"
 NOT_DISTINGUISHED = "not distinguished"

@@ -11,7 +11,7 @@ from lagvae_lib.config.methods import knobs, label
 from lagvae_lib.data import family
 from lagvae_lib.metrics.comparison import Interval, paired
 from lagvae_lib.metrics.inner_loop import counts_of_noise, mean_count
-from lagvae_lib.runs.record import Run
+from lagvae_lib.runs.record import Run, paired_by_seed
 
 DATASETS = {"yahoo": "Yahoo", "yelp": "Yelp", "omniglot": "OMNIGLOT"}
 METRICS = {"nll": "NLL", "kl": "KL", "mi": "MI", "au": "AU"}
@@ -46,13 +46,6 @@ def how_ended(runs: list[Run]) -> str:
     """The same in words: "schedule", "cap", or how many of them ended at their cap."""
     capped = sum(not converged(run) for run in runs)
     return "schedule" if not capped else "cap" if capped == len(runs) else f"{capped} of {len(runs)} at the cap"
-
-
-def paired_by_seed(a: list[Run], b: list[Run]) -> list[tuple[Run, Run]]:
-    """The runs of two rows that share a seed, in the order of the seeds."""
-    other = {run.metrics["seed"]: run for run in b}
-    shared = [(run, other[run.metrics["seed"]]) for run in a if run.metrics["seed"] in other]
-    return sorted(shared, key=lambda pair: pair[0].metrics["seed"])
 
 
 def paired_difference(metric: str, base: list[Run], of: list[Run]) -> Interval | None:

@@ -9,9 +9,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from lagvae_lib.config.methods import colour
-from lagvae_lib.metrics.comparison import paired, relative_lag
+from lagvae_lib.metrics.comparison import Interval, paired, relative_lag
 from lagvae_lib.plots import WIDTH, distinct
-from lagvae_lib.runs.record import Run
+from lagvae_lib.runs.record import Run, paired_by_seed
 
 Runs = dict[str, list[Run]]
 MODEL, INFERENCE = "mean of $p(z|x)$ under the model", "mean of $q(z|x)$"
@@ -115,7 +115,7 @@ SPLITS = {"selection lines": "test", "fresh lines": "fresh"}
 
 def likelihood(runs: Runs, oracle: dict) -> Figure:
     """Left: NLL of every run beside the oracle's, on selection and on fresh lines. Right: the second method minus the
-    first, run by run (grey; one seed, the same lines), with the mean and its 95% interval over seeds (black).
+    first, over the seeds that both have (grey; the same lines), with the mean and its 95% interval over seeds (black).
 
     oracle: what `lagvae_lib.data.oracle.read_oracle` gives. Bars on the left are standard errors over lines, which
     all runs share.
@@ -128,7 +128,7 @@ def likelihood(runs: Runs, oracle: dict) -> Figure:
         )
         for row, (label, of) in enumerate(runs.items()):
             _likelihoods(left, column + 0.3 * row, of, split, None if column else label)
-        _differences(right, column, *(nlls(of, split) for of in list(runs.values())[:2]))
+        _differences(right, column, less(*list(runs.values())[:2], split))
     left.set(ylabel="NLL, nats per line", xlim=(-0.6, 1.7))
     left.set_xticks([0.05, 1.05], SPLITS)
     left.legend(loc="center right")
@@ -158,9 +158,15 @@ def nlls(runs: list[Run], split: str) -> list[float]:
     return [split_metrics(run, split)["nll"] for run in runs]
 
 
-def _differences(axis: Axes, column: int, first: list[float], second: list[float]) -> None:
-    found = paired(first, second)
-    spread = 0.08 * (np.arange(len(first)) - (len(first) - 1) / 2)
+def less(first: list[Run], second: list[Run], split: str) -> Interval:
+    """NLL of the second method less that of the first, over the seeds that both have. Raises ValueError for none."""
+    pairs = paired_by_seed(first, second)
+    return paired(nlls([a for a, _ in pairs], split), nlls([b for _, b in pairs], split))
+
+
+def _differences(axis: Axes, column: int, found: Interval) -> None:
+    count = len(found.differences)
+    spread = 0.08 * (np.arange(count) - (count - 1) / 2)
     labels = (None, None) if column else ("one seed", "mean, 95% interval")
     axis.plot(column - 0.15 + spread, found.differences, "o", color="0.45", markersize=5, label=labels[0])
     half = np.nan_to_num(found.half_width)

@@ -174,6 +174,13 @@ def _place(key: tuple[str, int]) -> tuple:
     return list(METHODS).index(base) if base in METHODS else len(METHODS), method, seed
 
 
+def paired_by_seed(a: list[Run], b: list[Run]) -> list[tuple[Run, Run]]:
+    """The runs of two methods that share a seed, in the order of the seeds."""
+    other = {run.metrics["seed"]: run for run in b}
+    shared = [(run, other[run.metrics["seed"]]) for run in a if run.metrics["seed"] in other]
+    return sorted(shared, key=lambda pair: pair[0].metrics["seed"])
+
+
 def folder_of(config: Config) -> Path:
     """The run's folder: `seed<k>`, or `seed<k>-<hash>` where that holds a run of another configuration."""
     base = paths.results_dir() / "runs" / config.profile / config.dataset / config.method.name
