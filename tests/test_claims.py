@@ -15,7 +15,7 @@ from lagvae_lib.paper.claims import Claim, Finding, judge
 from lagvae_lib.paper.criteria import FAILS, HOLDS, NOT_CONVERGED, NOT_DISTINGUISHED, OPEN, Collapse, Cost, Lag, Order
 from lagvae_lib.paper.rows import NO_RUN, paired_difference
 from lagvae_lib.runs.record import Records, paired_by_seed
-from tests.test_report import made_up
+from tests.test_report import made_up, of_earlier_settings
 
 KEEPS = Claim("keeps", "aggressive", Order("mi_large", "vae", least=0.1), "vae-anneal")
 BETTER = Claim("better", "aggressive", Order("nll", "vae", sign=-1), "vae-anneal")
@@ -255,6 +255,17 @@ def test_without_records_every_claim_says_no_run(monkeypatch):
     found = claims.findings(Records("scaled"))
     assert {finding.verdict for finding in found} == {NO_RUN} and all(finding.takes for finding in found)
     assert isinstance(claims.as_frame(found), pd.DataFrame)
+
+
+def test_no_verdict_rests_on_a_run_of_earlier_settings(monkeypatch):
+    runs = row("vae", (0.0, 0.01, 0.0), "mi_large") + row("vae-anneal", (0.0, 0.0, 0.01), "mi_large")
+    ours = row("aggressive", (1.0, 1.1, 1.05), "mi_large")
+    monkeypatch.setattr(Records, "of", lambda *_: runs + ours)
+    claim = replace(KEEPS, names=("yelp",))
+    assert [f.verdict for f in claims.findings(Records("scaled"), [claim])] == [HOLDS]
+    ours[:] = map(of_earlier_settings, ours)
+    (found,) = claims.findings(Records("scaled"), [claim])
+    assert (found.verdict, found.takes) == (NO_RUN, "runs of Aggressive")
 
 
 def test_the_lag_claims_hold_on_the_records_and_for_no_other_reason_than_the_method(monkeypatch):

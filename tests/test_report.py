@@ -13,13 +13,13 @@ from lagvae_lib.config.profiles import resolve
 from lagvae_lib.data import family
 from lagvae_lib.paper import formats, inner_loops, published, readme, report, rows, tables
 from lagvae_lib.plots import records as figures
-from lagvae_lib.runs.record import Records, Run, folder_of
+from lagvae_lib.runs.record import Records, Run, as_json, load
 from lagvae_lib.runs.speak import speak
 
 RESULTS = paths.ROOT / "results"
 
 
-def made_up(method, seed=0, *, dataset="yelp-small", exact=False, **metrics):
+def made_up(method, seed=0, *, dataset="yelp-small", profile="scaled", exact=False, **metrics):
     """A run of 4 epochs of 10 updates, the first 2 aggressive with 5 and 15 inner steps where the method is."""
     aggressive = method.startswith("aggressive")
     history = pd.DataFrame(
@@ -31,11 +31,16 @@ def made_up(method, seed=0, *, dataset="yelp-small", exact=False, **metrics):
     )
     values = {"nll": 100.0, "kl": 1.0, "mi": 0.5, "mi_large": 0.6, "au": 2} | metrics
     cpu = {"plain": 20.0, "aggressive": 100.0, "test": 7.0} if aggressive else {"plain": 40.0, "test": 7.0}
-    values |= {"dataset": dataset, "profile": "scaled", "method": method, "seed": seed, "nll_is_exact": exact}
+    values |= {"dataset": dataset, "profile": profile, "method": method, "seed": seed, "nll_is_exact": exact}
     values |= {"cpu_seconds": cpu, "seconds": {name: 2 * value for name, value in cpu.items()}}
     values = {"ended": "schedule", "iterations": 40} | values
-    config = {"dataset": dataset, "method": {"inference": {"window": 10}}, "model": {"nz": 32}}
+    config = as_json(resolve(dataset, method, profile, seed))
     return Run(Path(f"{dataset}/{method}/seed{seed}"), config, values, history, pd.DataFrame(), {})
+
+
+def of_earlier_settings(run):
+    """The same run, made when its profile had another learning rate."""
+    return replace(run, config=run.config | {"schedule": run.config["schedule"] | {"lr": 0.123}})
 
 
 @pytest.fixture
@@ -64,12 +69,8 @@ def test_every_committed_record_is_that_of_its_name(monkeypatch):
     committed = sorted((RESULTS / "runs").glob("*/*/*/seed*/metrics.json"))
     folders = [f.parent for f in committed if f.parts[-5] in ("scaled", "paper")]
     assert folders
-    other = set()
-    for folder in folders:
-        profile, dataset, method, seed = folder.parts[-4:]
-        if folder_of(resolve(dataset, method, profile, int(seed[4:]))) != folder:
-            other.add("/".join(folder.parts[-4:]))
-    assert other == {f"{place}/{run}" for place, runs in OLDER.items() for run in runs.split()}
+    earlier = {"/".join(folder.parts[-4:]) for folder in folders if load(folder).earlier}
+    assert earlier == {f"{place}/{run}" for place, runs in OLDER.items() for run in runs.split()}
 
 
 def test_released_weights_are_small_and_speak_without_their_data(monkeypatch):
@@ -145,6 +146,30 @@ def test_a_smaller_budget_fills_the_row_and_says_so_until_there_is_a_full_run(re
     labels = list(tables.main_table(Records("scaled"), "yelp").shown["", "method"])
     assert "SA-VAE" in labels and "SA-VAE (steps 5, max epochs 15)" in labels  # the smaller one as a row of its own
     assert rows.row_runs([made_up("aggressive+clip=separate")], "aggressive") == []
+
+
+def test_earlier_settings_fill_a_row_alone_are_marked_and_have_no_ratio_to_todays(records):
+    old = of_earlier_settings(made_up("vae", 1, nll=90.0))
+    assert old.earlier and not made_up("vae", 1).earlier
+    assert rows.row_runs([old], "vae") == [old]
+    records += [made_up("vae"), old, of_earlier_settings(made_up("sa-vae")), of_earlier_settings(made_up("free-bits"))]
+    assert rows.row_runs(records, "vae") == records[:1]
+    main, cost = tables.main_table(Records("scaled"), "yelp"), tables.timing(Records("scaled"))
+    shown = main.shown.set_index(("", "method"))
+    assert list(shown.loc[["VAE", "SA-VAE", "free bits"], ("", "runs")]) == ["1", "1‡", "1‡"]
+    assert shown.loc["VAE", ("NLL", "here")] == "100.00"
+    refined = cost.shown[(cost.shown["", "method"] == "SA-VAE") & (cost.shown["", "runs"] == "1‡")].iloc[0]
+    assert (refined["training, processor", "total"], refined["absolute", "minutes"]) == ("-", "0.7")
+    assert all(rows.DOUBLE_DAGGER in table.caption for table in (main, cost))
+    assert readme.seeds_recorded(Records("scaled"))["scaled", "yelp-small"]["free-bits"] == "1/1‡"
+    assert tables.beside_paper([old])["ended by"].tolist() == ["schedule, earlier settings"]
+    records[:] = [made_up("vae")]
+    assert rows.DOUBLE_DAGGER not in tables.main_table(Records("scaled"), "yelp").caption
+
+
+def test_of_a_method_or_data_set_that_is_not_known_here_no_settings_are_earlier():
+    run = of_earlier_settings(made_up("vae"))
+    assert not any(replace(run, metrics=run.metrics | it).earlier for it in ({"method": "mine"}, {"dataset": "mine"}))
 
 
 def test_other_methods_follow_the_papers_and_other_inner_loops_do_not(records):
@@ -224,7 +249,7 @@ def test_another_stop_is_a_row_of_table_4_and_of_no_other_table(records):
 
 
 def test_another_stop_is_compared_with_the_papers_by_seed(records, monkeypatch):
-    gain, toy = "+inner_test=gain", {"dataset": "synthetic"}
+    gain, toy = "+inner_test=gain", {"dataset": "synthetic", "profile": "paper"}
     lag = [made_up("aggressive", seed, **toy, mi_large=seed, nll=50.0) for seed in (0, 1, 2)]
     lag += [made_up(f"aggressive{gain}", seed, **toy, mi_large=seed + 0.25, nll=50.0 + seed) for seed in (1, 2)]
     monkeypatch.setattr(Records, "toy", lambda self: lag)
@@ -394,11 +419,11 @@ def test_every_table_marks_rows_that_ended_at_a_cap_and_says_what_the_mark_means
     main, cost = tables.main_table(Records("scaled"), "yelp"), tables.timing(Records("scaled"))
     for table in (main, cost):
         shown = table.shown.set_index(("", "method"))
-        assert {"1"} == set(shown.loc[["Aggressive"], ("", "runs")]) - {"0"} and tables.DAGGER in table.caption
+        assert {"1"} == set(shown.loc[["Aggressive"], ("", "runs")]) - {"0"} and rows.DAGGER in table.caption
     assert main.shown.set_index(("", "method")).loc["VAE", ("", "runs")] == "2†"
     records[:] = [made_up("aggressive-anneal", ended="cap")]
     inner = inner_loops.inner_table(Records("scaled"))
-    assert "1†" in set(inner.shown["", "runs"]) and tables.DAGGER in inner.caption
+    assert "1†" in set(inner.shown["", "runs"]) and rows.DAGGER in inner.caption
     assert tables.beside_paper([made_up("vae"), made_up("vae", 1, ended="cap")])["ended by"].tolist() == [
         "1 of 2 at the cap"
     ]

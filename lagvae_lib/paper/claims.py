@@ -131,9 +131,10 @@ def _better(against: str, margin: float = 0.0) -> Order:
 
 
 def findings(records: Records, of: list[Claim] | None = None) -> list[Finding]:
-    """Every claim on every data set that it is about; of: other claims than the paper's."""
+    """Every claim on every data set that it is about, by the runs of today's settings; of: other claims than the
+    paper's."""
     return [
-        judge(claim, data, records.toy() if data == TOY else records.of(data))
+        judge(claim, data, [run for run in (records.toy() if data == TOY else records.of(data)) if not run.earlier])
         for claim in (claims(records.profile) if of is None else of)
         for data in (name if name == TOY else resolve_name(name, records.profile) for name in claim.names)
     ]

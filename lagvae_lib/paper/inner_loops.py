@@ -18,13 +18,14 @@ from lagvae_lib.paper.rows import (
     METRICS,
     costs,
     count,
+    legend,
     mean_costs,
     moments,
     paired_difference,
     row_label,
     row_runs,
 )
-from lagvae_lib.paper.tables import DAGGER, OF_TABLE_4, PER_MINUTE, Table, frame, here, number
+from lagvae_lib.paper.tables import OF_TABLE_4, PER_MINUTE, Table, frame, here, number
 from lagvae_lib.runs.record import Records, Run
 
 STOPS = {"inner_test", "stop_metric", "stop_patience"}  # knobs of a stop other than the paper's
@@ -68,10 +69,11 @@ def inner_table(records: Records) -> Table:
     """Table 4: aggressive training on Yelp with inner loops of fixed length, and until "convergence"."""
     dataset = resolve_name("yelp", records.profile)
     runs = records.of(dataset)
-    shown, numbers = [], []
+    shown, numbers, counted = [], [], []
     planned = plan.table_4(records.profile)
     for row, method in (planned | _other_stops(runs, planned["convergence"])).items():
         of = _named(runs, method)
+        counted += of
         printed = published.inner_steps(row) if row in planned and "window" not in row else None
         cells = {("", "inner steps"): row, ("", "runs"): count(of)}
         for metric, title in METRICS.items():
@@ -91,7 +93,7 @@ def inner_table(records: Records) -> Table:
         f"Table 4. {row_label('yelp', ours, of)} on {dataset}, profile {records.profile}, by the length of the inner "
         f"loop (the paper's rows: its \"Ours\", not annealed); time of training in the run's own plain updates, and in "
         f"minutes of the processor, which vary with the load. Convergence is the paper's test on windows of the loss"
-        f"{f', of {window} steps where no other is named' if window else ''}. {DAGGER}"
+        f"{f', of {window} steps where no other is named' if window else ''}. {legend(counted)}"
     )
     return Table(caption, frame(shown), pd.DataFrame(numbers))
 
@@ -103,11 +105,12 @@ def stops(records: Records) -> Table:
         "synthetic": (records.toy(), "aggressive"),
         yelp: (records.of(yelp), plan.table_4(records.profile)["convergence"]),
     }
-    shown, numbers = [], []
+    shown, numbers, counted = [], [], []
     for dataset, (runs, method) in places.items():
         base = _named(runs, method)
         for row, name in ({"the paper's": method} | _other_stops(runs, method)).items():
             of = _named(runs, name)
+            counted += of
             cells = {("", "data"): dataset, ("", "stop"): row, ("", "runs"): count(of)}
             for metric, title in (BESIDE | {"nll": "NLL"}).items():
                 less = paired_difference(metric, base, of) if name != method else None
@@ -119,7 +122,8 @@ def stops(records: Records) -> Table:
         "The paper's rules for the end of the inner loop and of the stage, and others beside them: inner test=gain "
         "ends a loop whose gain is within its standard error, stop metric=mi large decides the stage's end by the "
         "mutual information over all validation examples. Aggressive on the toy at the paper's scale, Aggressive + "
-        f"anneal on {yelp}; differences are paired by seed, ± half of the 95% interval from two seeds on. {DAGGER}"
+        f"anneal on {yelp}; differences are paired by seed, ± half of the 95% interval from two seeds on. "
+        f"{legend(counted)}"
     )
     return Table(caption, frame(shown), pd.DataFrame(numbers))
 

@@ -10,8 +10,8 @@ from lagvae_lib.config.methods import METHODS
 from lagvae_lib.data import family, resolve_name
 from lagvae_lib.paper import claims, plan
 from lagvae_lib.paper.formats import as_markdown
-from lagvae_lib.paper.rows import DATASETS, NO_RUN, cell, converged, count, row_runs
-from lagvae_lib.paper.tables import DAGGER, Table, every_run
+from lagvae_lib.paper.rows import DATASETS, DOUBLE_DAGGER, EARLIER, NO_RUN, cell, converged, count, legend, row_runs
+from lagvae_lib.paper.tables import Table, every_run
 from lagvae_lib.runs.record import Records
 
 COLUMNS = (  # profile, data set
@@ -37,7 +37,8 @@ def seeds_recorded(records: Records) -> pd.DataFrame:
     """How many seeds of each method are recorded and converged, as text: rows are methods, columns (profile, data set).
 
     "1/3": three seeds, of which one ended by its schedule's rule. "missing" where there is none, "-" where a method is
-    not made for such data. Runs with a smaller budget count for their row, with an asterisk, and never as converged.
+    not made for such data. Runs with a smaller budget count for their row, with an asterisk, and never as converged;
+    those of earlier settings have the mark of `rows.legend`.
     """
     columns = {}
     for profile, dataset in COLUMNS:
@@ -53,7 +54,8 @@ def _seeds(runs: list, name: str, kind: str) -> str:
         return OTHER
     found = row_runs(runs, name)
     smaller = "*" * any(run.metrics["method"] != name for run in found)
-    return f"{sum(map(converged, found))}/{len(found)}{smaller}" if found else MISSING
+    earlier = EARLIER * any(run.earlier for run in found)
+    return f"{sum(map(converged, found))}/{len(found)}{smaller}{earlier}" if found else MISSING
 
 
 def blocks(records: Records) -> dict[str, str]:
@@ -73,18 +75,19 @@ def status(records: Records) -> Table:
     """The rows of the registry with their seeds."""
     caption = (
         "Seeds of each row on record, by profile and data set, converged / all; * with a smaller budget than the "
-        "profile's, which the row of its table names and which never counts as converged."
+        f"profile's, which the row of its table names and which never counts as converged. {DOUBLE_DAGGER}"
     )
     return Table(caption, seeds_recorded(records), pd.DataFrame())
 
 
 def main_results(records: Records) -> Table:
     """NLL, MI over all examples, and AU of the five methods of the paper on its three data sets."""
-    shown = []
+    shown, counted = [], []
     for method in plan.FIVE:
         line = {("", "method"): METHODS[method].label}
         for name, title in DATASETS.items():
             of = row_runs(records.of(resolve_name(name, records.profile)), method)
+            counted += of
             line[title, "seeds"] = count(of) if of else NO_RUN
             line |= {(title, short): cell(metric, of) if of else "" for metric, short in MAIN.items()}
         shown.append(line)
@@ -92,9 +95,9 @@ def main_results(records: Records) -> Table:
     frame.columns = pd.MultiIndex.from_tuples(frame.columns)
     caption = (
         f"Test set at profile {records.profile}, mean (sd over seeds), nats per example; MI over all test examples, "
-        f"AU active units; LSTM-LM stands for the PixelCNN on images. {DAGGER} What the paper prints beside it: "
-        "[results/tables](results/tables). Every claim with its criterion, control and verdict, and all rows with "
-        "their seeds: [results/README.md](results/README.md#the-papers-claims)."
+        f"AU active units; LSTM-LM stands for the PixelCNN on images. {legend(counted)} "
+        "What the paper prints beside it: [results/tables](results/tables). Every claim with its criterion, control "
+        "and verdict, and all rows with their seeds: [results/README.md](results/README.md#the-papers-claims)."
     )
     return Table(caption, frame, pd.DataFrame())
 

@@ -17,19 +17,28 @@ DATASETS = {"yahoo": "Yahoo", "yelp": "Yelp", "omniglot": "OMNIGLOT"}
 METRICS = {"nll": "NLL", "kl": "KL", "mi": "MI", "au": "AU"}
 BESIDE = {"mi_large": "MI, all examples"}  # what the paper does not have
 NO_RUN = "no run"
-AT_CAP = "†"
+AT_CAP, EARLIER = "†", "‡"
+DAGGER = (
+    f"{AT_CAP} not converged: a run of the row ended at its cap on epochs or had a smaller budget, and no verdict on "
+    "NLL or cost rests on it."
+)
+DOUBLE_DAGGER = (
+    f"{EARLIER} made under earlier settings of the profile: to be compared with rows of this mark alone, and no "
+    "verdict rests on it."
+)
 SMALLER_BUDGET = {"steps", "max_epochs"}  # knobs
 
 
 def row_runs(runs: Iterable[Run], method: str) -> list[Run]:
-    """The runs of a row: those of the method itself, else those of its smaller budget (`steps`, `max_epochs`)."""
+    """The runs of a row: those of the method itself, else those of its smaller budget (`steps`, `max_epochs`).
+
+    Runs of earlier settings fill a row that has no others.
+    """
     runs = list(runs)
-    own = [run for run in runs if run.metrics["method"] == method]
-    return own or [
-        run
-        for run in runs
-        if run.metrics["method"].split("+")[0] == method and knobs(run.metrics["method"]) <= SMALLER_BUDGET
-    ]
+    named = {run.metrics["method"] for run in runs}
+    smaller = [name for name in named if name.split("+")[0] == method and knobs(name) <= SMALLER_BUDGET]
+    found = [run for run in runs if run.metrics["method"] in ([method] if method in named else smaller)]
+    return [run for run in found if not run.earlier] or found
 
 
 def converged(run: Run) -> bool:
@@ -38,14 +47,20 @@ def converged(run: Run) -> bool:
 
 
 def count(runs: list[Run]) -> str:
-    """How many runs a row has; with a dagger where one of them has not converged."""
-    return f"{len(runs)}{AT_CAP * (not all(map(converged, runs)))}"
+    """How many runs a row has, with the marks that `legend` explains."""
+    return f"{len(runs)}{AT_CAP * (not all(map(converged, runs)))}{EARLIER * any(run.earlier for run in runs)}"
+
+
+def legend(runs: Iterable[Run]) -> str:
+    """What the marks of `count` mean: the second is explained where one of these runs has it."""
+    return DAGGER + f" {DOUBLE_DAGGER}" * any(run.earlier for run in runs)
 
 
 def how_ended(runs: list[Run]) -> str:
     """The same in words: "schedule", "cap", or how many of them ended at their cap."""
     capped = sum(not converged(run) for run in runs)
-    return "schedule" if not capped else "cap" if capped == len(runs) else f"{capped} of {len(runs)} at the cap"
+    ended = "schedule" if not capped else "cap" if capped == len(runs) else f"{capped} of {len(runs)} at the cap"
+    return ended + ", earlier settings" * any(run.earlier for run in runs)
 
 
 def paired_difference(metric: str, base: list[Run], of: list[Run]) -> Interval | None:

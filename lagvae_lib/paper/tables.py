@@ -11,7 +11,6 @@ from lagvae_lib.data import resolve_name
 from lagvae_lib.metrics.comparison import at_equal_length
 from lagvae_lib.paper import plan, published
 from lagvae_lib.paper.rows import (
-    AT_CAP,
     BESIDE,
     DATASETS,
     METRICS,
@@ -19,6 +18,7 @@ from lagvae_lib.paper.rows import (
     cell,
     count,
     how_ended,
+    legend,
     mean_costs,
     moments,
     row_label,
@@ -29,10 +29,6 @@ from lagvae_lib.runs.record import Records, Run
 
 PER_MINUTE = 60.0
 OF_TABLE_4 = {"fixed_steps", "window", "inner_test", "stop_metric", "stop_patience"}  # knobs, of `inner_loops`
-DAGGER = (
-    f"{AT_CAP} not converged: a run of the row ended at its cap on epochs or had a smaller budget, and no verdict on "
-    "NLL or cost rests on it."
-)
 
 
 @dataclass(frozen=True)
@@ -107,10 +103,9 @@ def main_table(records: Records, name: str) -> Table:
     dataset = resolve_name(name, records.profile)
     runs = records.of(dataset)
     rows = {method: row_runs(runs, method) for method in published.methods(name)}
-    used = {run.folder for of in rows.values() for run in of}
-    for run in outside_table_4(runs):
-        if run.folder not in used:
-            rows.setdefault(run.metrics["method"], []).append(run)
+    used = {run.metrics["method"] for of in rows.values() for run in of}
+    others = dict.fromkeys(run.metrics["method"] for run in outside_table_4(runs))
+    rows |= {method: row_runs(runs, method) for method in others if method not in used}
     shown, numbers = [], []
     for method, of in rows.items():
         printed = published.published(name, method) if method in published.methods(name) else None
@@ -132,7 +127,7 @@ def main_table(records: Records, name: str) -> Table:
     caption = (
         f"{published.SOURCE[name]}, {DATASETS[name]}. Here: test set of {dataset}, profile {records.profile}, mean (sd "
         'over runs); NLL, KL and MI in nats per example. Paper: as printed, for the full data and model; its "Ours" '
-        f"is Aggressive here. {DAGGER}"
+        f"is Aggressive here. {legend(run for of in rows.values() for run in of)}"
     )
     return Table(caption, frame(shown), pd.DataFrame(numbers))
 
@@ -187,18 +182,15 @@ def timing(records: Records) -> Table:
     The paper's ratio is one of whole-script times: it mixes the cost of an update, the number of epochs, and
     evaluation. Here it stands beside the same ratio of processor seconds in training, and the two factors of that.
     """
-    shown, numbers = [], []
+    shown, numbers, counted = [], [], []
     for name, title in DATASETS.items():
         dataset = resolve_name(name, records.profile)
         runs = records.of(dataset)
-        base = mean_costs(row_runs(runs, "vae"))
+        plain = row_runs(runs, "vae")
         for method in published.timed(name):
             of, printed = row_runs(runs, method), published.time(name, method)
-            cost = mean_costs(of)
-            known = cost is not None and base is not None
-            ratios = {key: cost[key] / base[key] if known else None for key in ("wall", "cpu", "epochs", "step")}
-            ratios["aggressive_ratio"] = cost["aggressive_ratio"] if known else None
-            ratios["plain_updates"] = cost["plain_updates"] / base["updates"] if known else None
+            cost, ratios = mean_costs(of), _relative(of, plain)
+            counted += of
             shown.append(
                 {
                     ("", "data"): f"{title} ({dataset})",
@@ -217,16 +209,29 @@ def timing(records: Records) -> Table:
             )
             for key, value in ratios.items():
                 line = {"dataset": dataset, "profile": records.profile, "method": row_method(method, of), "n": len(of)}
-                absolute = cost["step" if key == "step" else key] if known else None
+                absolute = cost[key] if of and plain else None
                 paper = printed.relative if key == "wall" else None
                 numbers.append(line | {"quantity": key, "value": absolute, "relative_to_vae": value, "paper": paper})
     caption = (
         f"Table 3. Cost relative to the VAE on the same data, profile {records.profile}, means over runs. Wall time "
         "includes whatever else the machine was doing, and processor seconds depend on what ran beside (see the cost "
         "of a plain update). A run's own plain updates are a unit without either: in them an aggressive update, and "
-        f"the whole training relative to the VAE's number of updates. {DAGGER}"
+        f"the whole training relative to the VAE's number of updates. {legend(counted)}"
     )
     return Table(caption, frame(shown), pd.DataFrame(numbers))
+
+
+def _relative(of: list[Run], plain: list[Run]) -> dict[str, float | None]:
+    """What the runs of a method cost relative to those of the VAE: None where there are none of one of them, NaN where
+    they are of different settings."""
+    keys = ("wall", "cpu", "epochs", "step", "aggressive_ratio", "plain_updates")
+    if not of or not plain:
+        return dict.fromkeys(keys)
+    if of[0].earlier != plain[0].earlier:
+        return dict.fromkeys(keys, float("nan"))
+    cost, base = mean_costs(of), mean_costs(plain)
+    in_own_unit = {"aggressive_ratio": 1.0, "plain_updates": base["updates"]}
+    return {key: cost[key] / in_own_unit.get(key, base[key]) for key in keys}
 
 
 def number(value: float | None, digits: int) -> str:

@@ -27,7 +27,7 @@ from lagvae_lib import paths
 from lagvae_lib.config.machine import choose_precision
 from lagvae_lib.config.methods import METHODS
 from lagvae_lib.config.profiles import PROFILES, Config, resolve
-from lagvae_lib.data import family, is_file, resolve_name
+from lagvae_lib.data import NAMES, family, is_file, resolve_name
 from lagvae_lib.errors import UserError
 from lagvae_lib.names import choose
 from lagvae_lib.numerics import PRECISIONS
@@ -76,6 +76,18 @@ class Run:
         """Whether its inner loops end by the paper's test: not after a fixed number of steps, nor by another test."""
         knobs = self.config["method"]["inference"]
         return "window" in knobs and not knobs.get("fixed_steps") and knobs.get("inner_test", "window") == "window"
+
+    @property
+    def earlier(self) -> bool:
+        """Whether its profile has had other settings since: such a run is compared with none of today's.
+
+        Of a method or data that this process does not know nothing can be said.
+        """
+        dataset, method, profile = (self.metrics[name] for name in ("dataset", "method", "profile"))
+        if dataset not in NAMES or method.split("+")[0] not in METHODS:
+            return False
+        precision = self.config.get("precision", "float32")
+        return not same_configuration(self.config, resolve(dataset, method, profile, self.metrics["seed"], precision))
 
     @property
     def ended(self) -> str:
