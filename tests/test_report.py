@@ -59,7 +59,7 @@ def records(monkeypatch):
 # reference.
 OLDER = {
     "paper/synthetic": """cnn-vae/seed0 free-bits/seed0 pretrain-free-bits/seed0
-        sa-vae-anneal+steps=5+max_epochs=15/seed0 vae-anneal/seed0""",
+        sa-vae-anneal+steps=5+max_epochs=15/seed0""",
 }
 
 

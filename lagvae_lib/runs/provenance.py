@@ -32,9 +32,9 @@ def provenance(data: Data, device: str) -> dict:
 
 
 def machine(device: str) -> dict:
-    """The device by name and, of a GPU, what drives it."""
+    """The device by name and, of a GPU, what drives it; of a processor, which instructions torch uses on it."""
     if not device.startswith("cuda"):
-        return {"device": platform.machine()}
+        return {"device": platform.machine(), "instructions": torch.backends.cpu.get_cpu_capability()}
     return {
         "device": torch.cuda.get_device_name(device),
         "cuda": torch.version.cuda,
