@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from lagvae_lib import notebook
@@ -124,6 +124,7 @@ def trainer():
 
 @many
 @given(st.one_of(st.binary(max_size=300), st.integers(0, 10_000)), st.integers(0, 255))
+@example(4097, 1)  # torch looks before the file's beginning, which the system refuses as if it were at fault
 def test_checkpoints(place, trainer, damage, byte):
     path = place / "checkpoint.pt"
     if isinstance(damage, bytes):

@@ -100,7 +100,7 @@ def test_a_record_without_one_of_its_files_or_its_provenance(results):
 
 def test_what_the_machine_refuses_is_not_the_checkpoint_s_fault(results, monkeypatch):
     (results / "checkpoint.pt").parent.mkdir(parents=True)
-    monkeypatch.setattr(torch, "load", lambda *given, **options: (_ for _ in ()).throw(PermissionError("denied")))
+    monkeypatch.setattr(type(results), "read_bytes", lambda path: (_ for _ in ()).throw(PermissionError("denied")))
     with pytest.raises(PermissionError, match="denied"):
         train.resume(SimpleNamespace(load_state_dict=print), results / "checkpoint.pt")
 

@@ -134,10 +134,11 @@ def _said_if_it_diverges(config: Config) -> Iterator[None]:
 
 def resume(trainer: Trainer, checkpoint: Path) -> None:
     """Let `trainer` go on from a checkpoint. Raises `BadCheckpoint` where it can't be read or is another model's."""
+    content = io.BytesIO(checkpoint.read_bytes())  # an OSError of the machine's is raised here, and of the bytes below
     try:
-        trainer.load_state_dict(torch.load(checkpoint, weights_only=True, map_location="cpu"))
-    except Exception as error:  # bytes that are no checkpoint make torch raise nearly everything
-        if isinstance(error, (torch.OutOfMemoryError, MemoryError, OSError)):
+        trainer.load_state_dict(torch.load(content, weights_only=True, map_location="cpu"))
+    except Exception as error:  # bytes that are no checkpoint make torch raise nearly everything, OSError too
+        if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
             raise  # the machine's, which deleting the checkpoint does not mend
         why = str(error).splitlines()[0][:120] if isinstance(error, KeyError) else type(error).__name__
         raise BadCheckpoint(f"{checkpoint} cannot be resumed ({why}); delete it to start the run again") from None
