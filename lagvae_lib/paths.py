@@ -37,6 +37,12 @@ def results_dir() -> Path:
     return _place("LAGVAE_RESULTS", "results")
 
 
+def recorded(*parts: str) -> Path:
+    """A file of the records: that of `results_dir()`, or, where that has none of the name, the repository's own."""
+    own = results_dir().joinpath(*parts)
+    return own if own.exists() else (ROOT / "results").joinpath(*parts)
+
+
 def mirror_dir() -> Path | None:
     """A folder with local copies of the data sets (LAGVAE_DATA_MIRROR), or None."""
     value = os.environ.get("LAGVAE_DATA_MIRROR")

@@ -85,6 +85,14 @@ def test_differences_are_paired_by_seed_whatever_the_order_of_the_runs():
     assert verdict(BETTER, vae, alone, control) == OPEN  # no seed in common
 
 
+def test_a_run_of_earlier_settings_is_paired_with_none_of_todays():
+    vae, ours = row("vae", [100.0, 110.0]), row("aggressive", [99.0, 109.0])
+    old = [of_earlier_settings(run) for run in vae]
+    assert paired_by_seed(old, ours) == [] and paired_difference("nll", old, ours) is None
+    assert len(paired_by_seed(old, [of_earlier_settings(run) for run in ours])) == 2
+    assert paired_by_seed([*old, vae[1]], ours) == [(vae[1], ours[1])]
+
+
 def test_one_seed_is_open_in_every_kind():
     one = [made_up("vae", kl=0.0, mi_large=0.0), made_up("aggressive", nll=10.0, mi_large=9.0)]
     for claim in (KEEPS, BETTER, COLLAPSES, COSTS):

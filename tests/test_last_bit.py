@@ -46,7 +46,7 @@ def test_a_moved_weight_is_another_run_and_the_record_is_made_of_what_it_lacks(t
     monkeypatch.setattr(last_bit, "PROFILE", "smoke")
     last_bit.main()
     record = last_bit.read()
-    assert list(record["weight"]) == [AS_IT_IS, 50] and last_bit.record_path().is_relative_to(tmp_path)
+    assert list(record["weight"]) == [AS_IT_IS, 50] and paths.recorded(*last_bit.PLACE).is_relative_to(tmp_path)
     capsys.readouterr()
     last_bit.main()
     assert capsys.readouterr().out == ""

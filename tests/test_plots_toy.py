@@ -32,7 +32,14 @@ def record(slope: float, looks: int = 6, aggressive_epochs: int = 0, nll: float 
     model_mean = (iteration[:, None] / 1000 * generator.normal(size=50)).astype(np.float16)
     dynamics = {name: np.linspace(0, 1, looks) for name in ("lag", "amortisation", "approximation", "kl", "mi_large")}
     method = "aggressive" if aggressive_epochs else "vae"
-    values = {"method": method, "seed": seed, "nll": nll, "nll_standard_error": 0.1}
+    values = {
+        "dataset": "synthetic",
+        "method": method,
+        "profile": "paper",
+        "seed": seed,
+        "nll": nll,
+        "nll_standard_error": 0.1,
+    }
     return Run(
         Path("nowhere"),
         {},

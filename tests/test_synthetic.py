@@ -9,7 +9,7 @@ import torch
 
 from lagvae_lib.data import oracle as oracle_module
 from lagvae_lib.data import synthetic
-from lagvae_lib.paths import mirror_dir
+from lagvae_lib.paths import ROOT, mirror_dir, results_dir
 
 TINY = synthetic.Recipe(vocab=3, embedding=4, hidden=5, length=4, lines=40, train_lines=30, batch=8, seed=3)
 RELEASED_FIRST_TEST_LINE = [147, 988, 326, 392, 761, 712, 671, 177, 177, 177]
@@ -217,11 +217,12 @@ def test_a_missing_record_names_its_remedy(tmp_path):
 
 
 def test_results_elsewhere_without_a_record_have_the_repositorys(tmp_path, monkeypatch):
-    stored = oracle_module.read_oracle(oracle_module.ROOT / "results/oracle/synthetic.json")
+    stored = oracle_module.read_oracle(ROOT / "results/oracle/synthetic.json")
     monkeypatch.setenv("LAGVAE_RESULTS", str(tmp_path))
     assert oracle_module.read_oracle() == stored
-    oracle_module.oracle_path().parent.mkdir()
-    oracle_module.oracle_path().write_text('{"of": "these results"}')
+    own = results_dir().joinpath(*oracle_module.PLACE)
+    own.parent.mkdir()
+    own.write_text('{"of": "these results"}')
     assert oracle_module.read_oracle() == {"of": "these results"}
 
 

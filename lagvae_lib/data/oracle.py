@@ -16,7 +16,7 @@ from torch import Tensor
 
 from lagvae_lib.atomic import write_text
 from lagvae_lib.data.synthetic import FRESH_LINES, FRESH_SEED, TrueGenerator, fresh_lines, synthetic_corpus
-from lagvae_lib.paths import ROOT, results_dir
+from lagvae_lib.paths import recorded, results_dir
 
 
 @dataclass(frozen=True)
@@ -126,9 +126,7 @@ def oracle(
     return Oracle(*(torch.cat([getattr(p, name) for p in parts]) for name in ("log_px", "kl", "levels")))
 
 
-def oracle_path(results: Path | None = None) -> Path:
-    """Where the oracle's record lies."""
-    return (results or results_dir()) / "oracle" / "synthetic.json"
+PLACE = "oracle", "synthetic.json"  # among the records
 
 
 def _record(exact: Oracle) -> dict[str, object]:
@@ -143,7 +141,7 @@ def write_oracle(path: Path | None = None) -> Path:
     record["test"] = _record(oracle(corpus.test, rule))
     record["fresh"] = {"seed": FRESH_SEED, **_record(oracle(fresh_lines(FRESH_LINES), rule))}
     record["seconds"] = round(time.perf_counter() - start, 1)
-    write_text(path := path or oracle_path(), json.dumps(record, allow_nan=False) + "\n")
+    write_text(path := path or results_dir().joinpath(*PLACE), json.dumps(record, allow_nan=False) + "\n")
     return path
 
 
@@ -153,7 +151,7 @@ def read_oracle(path: Path | None = None) -> dict[str, object]:
     Where the results have been moved and have none, it is the repository's own. Raises FileNotFoundError if there is
     none either, with the call that writes it.
     """
-    path = path or (oracle_path() if oracle_path().exists() else oracle_path(ROOT / "results"))
+    path = path or recorded(*PLACE)
     if not path.exists():
         raise FileNotFoundError(f"no oracle at {path}; lagvae_lib.data.oracle.write_oracle() computes it")
     return json.loads(path.read_text("utf-8"))

@@ -187,9 +187,11 @@ def timing(records: Records) -> Table:
         dataset = resolve_name(name, records.profile)
         runs = records.of(dataset)
         plain = row_runs(runs, "vae")
+        base = mean_costs(plain)
         for method in published.timed(name):
             of, printed = row_runs(runs, method), published.time(name, method)
-            cost, ratios = mean_costs(of), _relative(of, plain)
+            cost, alike = mean_costs(of), {run.earlier for run in of} == {run.earlier for run in plain}
+            ratios = _relative(cost, base, alike)
             counted += of
             shown.append(
                 {
@@ -221,15 +223,14 @@ def timing(records: Records) -> Table:
     return Table(caption, frame(shown), pd.DataFrame(numbers))
 
 
-def _relative(of: list[Run], plain: list[Run]) -> dict[str, float | None]:
-    """What the runs of a method cost relative to those of the VAE: None where there are none of one of them, NaN where
+def _relative(cost: dict | None, base: dict | None, alike: bool) -> dict[str, float | None]:
+    """What a method costs relative to the VAE, both `mean_costs`: None where one of them has no runs, NaN where
     they are of different settings."""
     keys = ("wall", "cpu", "epochs", "step", "aggressive_ratio", "plain_updates")
-    if not of or not plain:
+    if not cost or not base:
         return dict.fromkeys(keys)
-    if of[0].earlier != plain[0].earlier:
+    if not alike:
         return dict.fromkeys(keys, float("nan"))
-    cost, base = mean_costs(of), mean_costs(plain)
     in_own_unit = {"aggressive_ratio": 1.0, "plain_updates": base["updates"]}
     return {key: cost[key] / in_own_unit.get(key, base[key]) for key in keys}
 

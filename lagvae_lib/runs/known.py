@@ -10,7 +10,6 @@ it says. The record is one CSV file, one row per measurement; the ceilings I(x; 
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from pathlib import Path
 
 import pandas as pd
 import torch
@@ -30,11 +29,6 @@ SEEDS = {"vae": (0,), "vae-anneal": (0, 1), "aggressive": (0,), "aggressive-anne
 PROBE = 1000  # validation sentences of a measurement
 OPENINGS = [PHRASES[name].pattern.split()[0] for name in ("at", "visit", "taken")]  # each phrase has its own first word
 CLAUSES = [PHRASES[name].pattern.split()[0] for name in ("and_thing", "but_person")]  # no other phrase has these words
-
-
-def folder(results: Path | None = None) -> Path:
-    """Where the record lies. results: another folder than `results_dir()`."""
-    return (results or paths.results_dir()) / "known"
 
 
 def settings(method: str, seed: int = 0) -> Config:
@@ -106,15 +100,16 @@ def train(config: Config, data: Data) -> pd.DataFrame:
 
 def read() -> tuple[pd.DataFrame, dict[str, float]]:
     """The record and its ceilings, where LAGVAE_RESULTS has none the repository's own. Raises FileNotFoundError."""
-    where = folder() if (folder() / "grammar.csv").exists() else folder(paths.ROOT / "results")
-    return pd.read_csv(where / "grammar.csv"), pd.read_csv(where / "ceilings.csv").iloc[0].to_dict()
+    rows, most = (pd.read_csv(paths.recorded("known", name)) for name in ("grammar.csv", "ceilings.csv"))
+    return rows, most.iloc[0].to_dict()
 
 
 def main() -> None:
     """Train the runs that the record lacks."""
-    data, path = load("grammar", settings("vae").data, profile="quick"), folder() / "grammar.csv"
+    data, folder = load("grammar", settings("vae").data, profile="quick"), paths.results_dir() / "known"
+    path = folder / "grammar.csv"
     most = {about: round(value, 4) for about, value in ceilings(sentences(data, data.test)).items()}
-    atomic.write_text(folder() / "ceilings.csv", pd.DataFrame([most]).to_csv(index=False))
+    atomic.write_text(folder / "ceilings.csv", pd.DataFrame([most]).to_csv(index=False))
     rows = pd.read_csv(path) if path.exists() else pd.DataFrame(columns=["method", "seed"])
     parts = dict(list(rows.groupby(["method", "seed"])))
     wanted = [(method, seed) for method, seeds in SEEDS.items() for seed in seeds]

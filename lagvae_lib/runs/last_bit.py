@@ -8,7 +8,6 @@ what the probe (500 validation lines) says after `UPDATES` decoder updates, in n
 
 import math
 from dataclasses import replace
-from pathlib import Path
 
 import pandas as pd
 import torch
@@ -25,12 +24,8 @@ SEEDS = (0, 2)
 UPDATES = 200  # decoder updates, each with its inner loop
 AS_IT_IS = -1
 WEIGHTS = (AS_IT_IS, 0, 17, 33, 50, 67, 83)  # of the encoder's last layer: half of its mu's, half of its logvar's
+PLACE = "last_bit", f"{METHOD}.csv"  # among the records
 KEPT = ("kl", "mi_large", "posterior_sd")
-
-
-def record_path(results: Path | None = None) -> Path:
-    """Where the record lies. results: another folder than `results_dir()`."""
-    return (results or paths.results_dir()) / "last_bit" / f"{METHOD}.csv"
 
 
 def settings(seed: int, updates: int = UPDATES, profile: str = PROFILE) -> Config:
@@ -60,13 +55,12 @@ def move(weights: Tensor, place: int) -> None:
 
 def read() -> pd.DataFrame:
     """The record, where LAGVAE_RESULTS has none the repository's own. Raises FileNotFoundError."""
-    own = record_path()
-    return pd.read_csv(own if own.exists() else record_path(paths.ROOT / "results"))
+    return pd.read_csv(paths.recorded(*PLACE))
 
 
 def main() -> None:
     """Train the runs that the record lacks."""
-    data, path = load("synthetic", settings(0).data, profile=PROFILE), record_path()
+    data, path = load("synthetic", settings(0).data, profile=PROFILE), paths.results_dir().joinpath(*PLACE)
     rows = pd.read_csv(path).to_dict("records") if path.exists() else []
     for seed in SEEDS:
         for weight in WEIGHTS:

@@ -17,6 +17,7 @@ import re
 import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
+from functools import cached_property
 from pathlib import Path
 from zipfile import BadZipFile
 
@@ -77,7 +78,7 @@ class Run:
         knobs = self.config["method"]["inference"]
         return "window" in knobs and not knobs.get("fixed_steps") and knobs.get("inner_test", "window") == "window"
 
-    @property
+    @cached_property
     def earlier(self) -> bool:
         """Whether its profile has had other settings since: such a run is compared with none of today's.
 
@@ -187,9 +188,10 @@ def _place(key: tuple[str, int]) -> tuple:
 
 
 def paired_by_seed(a: list[Run], b: list[Run]) -> list[tuple[Run, Run]]:
-    """The runs of two methods that share a seed, in the order of the seeds."""
-    other = {run.metrics["seed"]: run for run in b}
-    shared = [(run, other[run.metrics["seed"]]) for run in a if run.metrics["seed"] in other]
+    """The runs of two methods that share a seed, in the order of the seeds; none of earlier settings with one of
+    today's."""
+    other = {(run.metrics["seed"], run.earlier): run for run in b}
+    shared = [(run, other[key]) for run in a if (key := (run.metrics["seed"], run.earlier)) in other]
     return sorted(shared, key=lambda pair: pair[0].metrics["seed"])
 
 
