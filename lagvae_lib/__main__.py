@@ -91,7 +91,7 @@ def _parser() -> argparse.ArgumentParser:
     check.add_argument("--chains", type=int, default=8, help="per example (default: 8)")
     check.set_defaults(do=_ais)
     speaker = commands.add_parser("speak", help="sentences of a finished text run, each from its own z ~ N(0, I)")
-    _name_a_run(speaker, profile="scaled")
+    _name_a_run(speaker, profile="scaled", device=False)
     speaker.add_argument("--sentences", type=int, default=5)
     speaker.add_argument(
         "--temperature", type=float, help="draw the words; without it, the most probable one each time"
@@ -105,7 +105,9 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _name_a_run(parser: argparse.ArgumentParser, profile: str = "auto", several: bool = False) -> None:
+def _name_a_run(
+    parser: argparse.ArgumentParser, profile: str = "auto", several: bool = False, device: bool = True
+) -> None:
     parser.add_argument("dataset", help=f"{', '.join(NAMES)}, or a path to your own text or images")
     parser.add_argument(
         "method",
@@ -117,7 +119,8 @@ def _name_a_run(parser: argparse.ArgumentParser, profile: str = "auto", several:
     )
     parser.add_argument("--profile", default=profile, help=f"{', '.join(PROFILES)} (default: {profile})")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, ..., or auto (default)")
+    if device:
+        parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, ..., or auto (default)")
     parser.add_argument("--precision", default="auto", help=f"{', '.join(PRECISIONS)}, or auto (default)")
 
 
@@ -141,7 +144,7 @@ def _speak(args: argparse.Namespace) -> None:
     from lagvae_lib.runs.speak import speak
     from lagvae_lib.runs.train import prepared
 
-    precision = _precision(args, [args.method], choose_device(args.device, args.dataset))
+    precision = _precision(args, [args.method], choose_device("auto", args.dataset))  # part of the run's name
     names = (args.method, choose(args.profile, PROFILES, "profile"), args.seed, precision)
     if is_file(args.dataset):  # whose record is named by what is in the file
         config, _ = prepared(_dataset(args), *names)

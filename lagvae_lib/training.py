@@ -17,7 +17,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from lagvae_lib.inference import Batch, Inference, Optimisers, Step
+from lagvae_lib.inference import MAX_NORM, Batch, Inference, Optimisers, Step
 from lagvae_lib.inference.amortised import Amortised
 from lagvae_lib.inference.semi_amortised import seeded
 from lagvae_lib.metrics.evaluate import validate
@@ -101,6 +101,7 @@ class Trainer:
         self.objective, self.inference, self.schedule = objective, inference, schedule
         self.seed, self.units, self.observe, self.observe_every = seed, units, observe, observe_every if observe else 0
         self.observe_dense, self.mi_draws = observe_dense, mi_draws
+        self.pretraining = Amortised(getattr(inference, "max_norm", MAX_NORM))
         self.evaluated = inference.evaluated(model)
         self.device = next(iter(model.parameters())).device
         self.first_epoch = objective.pretrain_epochs  # of training proper, counted from 0
@@ -137,7 +138,7 @@ class Trainer:
         self.model.train()
         self._lap("other")
         pretraining = state.epoch < self.first_epoch
-        inference = PRETRAINING if pretraining else self.inference
+        inference = self.pretraining if pretraining else self.inference
         kl_weight = self._kl_weight(state.iteration + 1)
         x = self.train.get(index, self.order_generator)
         batch = Batch(x, lambda: self.train.draw(self.order_generator), kl_weight, self.units)
@@ -318,9 +319,6 @@ class Trainer:
             spent = getattr(self.state, name)
             spent[phase] = spent.get(phase, 0.0) + end - start
         self._clock = now
-
-
-PRETRAINING = Amortised()
 
 
 def _read(rows: list[list[Tensor | float]]) -> list[list[float]]:

@@ -219,6 +219,8 @@ def test_a_text_model_speaks_without_its_data(notes, capsys, own_folders, monkey
         (("vae", "--seed", "5"), "vocabulary.json is not there"),
     ):
         assert why in one_line(capsys, "speak", "grammar", *more, "--profile", "smoke")
+    with pytest.raises(SystemExit):
+        main(["speak", "grammar", "vae", "--device", "cpu"])  # it would change nothing
     assert "holds images" in one_line(capsys, "speak", "omniglot", "vae", "--profile", "smoke")
     next(own_folders.glob("results/runs/smoke/*/vae/seed0/vocabulary.json")).write_text('["a"]')
     assert "vocabulary.json is damaged" in one_line(capsys, "speak", "grammar", "vae", "--profile", "smoke")

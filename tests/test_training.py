@@ -74,6 +74,16 @@ def test_objectives_that_make_no_sense_are_refused(bad):
         Objective(**bad)
 
 
+def test_pretraining_clips_at_the_methods_own_norm():
+    config, data = tiny_config("pretrain-free-bits+max_norm=0.001"), tiny_data()
+    torch.manual_seed(0)
+    method, schedule = config.method, replace(config.schedule, max_epochs=1)
+    model, parts = build_model(config, data), {"objective": method.objective, "inference": method.inference}
+    made = Trainer(model, data.train, data.valid, **parts, schedule=schedule, seed=0)
+    made.fit()
+    assert [row["clipped"] for row in made.state.history] == [1.0, 1.0]
+
+
 def test_pretraining_keeps_the_encoder_and_begins_the_decoder_anew():
     config, data = tiny_config("pretrain-free-bits"), tiny_data()
     assert config.method.objective.pretrain_epochs == 1
