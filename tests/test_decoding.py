@@ -18,7 +18,6 @@ from lagvae_lib.sampling.text import (
     interpolation,
     posterior_codes,
     prior_samples,
-    reconstruct,
     sampled,
 )
 
@@ -180,13 +179,10 @@ def test_a_cold_sample_is_greedy():
     assert cold.words.tolist() == greedy(decoder, z, 9).words.tolist()
 
 
-def test_reconstruction_goes_through_the_posterior():
+def test_codes_are_the_posteriors():
     model, x = vae_of(), torch.tensor([[START, 4, 5, END], [START, 5, 4, END]])
     q = model.encode(x)
     assert torch.equal(posterior_codes(model, x), q.mu)
-    assert reconstruct(model, x, 5).words.tolist() == greedy(model.decoder, q.mu, 5).words.tolist()
-    wide = reconstruct(model, x, 5, partial(beam, width=3)).words.tolist()
-    assert wide == beam(model.decoder, q.mu, 5, width=3).words.tolist()
     drawn = posterior_codes(model, x, sample=True, generator=torch.Generator().manual_seed(3))
     torch.testing.assert_close(drawn, q.rsample(1, generator=torch.Generator().manual_seed(3))[:, 0])
 

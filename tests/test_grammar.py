@@ -28,6 +28,12 @@ def corpus():
     return grammar_corpus(800, 200, 1200, seed=3)
 
 
+@pytest.fixture(scope="module")
+def said(corpus):
+    """The words of its test sentences."""
+    return [corpus.vocab.decode(sentence) for sentence in corpus.splits["test"]]
+
+
 def everything(grammar, longest):
     return [list(s) for n in range(1, longest + 1) for s in product(grammar.words, repeat=n)]
 
@@ -107,9 +113,9 @@ def test_review_lengths_are_between_10_and_25():
     assert (lengths[0], lengths[-1]) == (10, 25) and not reach.any()
 
 
-def test_posterior_is_calibrated(corpus):
+def test_posterior_is_calibrated(corpus, said):
     """Bayes: on average the true class has the probability that the posterior gives it."""
-    posterior = corpus.posterior("test").reshape(-1, 8)
+    posterior = review_grammar().posterior(said).reshape(-1, 8)
     np.testing.assert_allclose(posterior.sum(1), 1.0, atol=1e-12)
     labels = np.array(corpus.labels["test"])
     for k in range(8):
@@ -120,20 +126,21 @@ def test_posterior_is_calibrated(corpus):
     assert abs(hit.mean()) < 4 * np.sqrt(np.mean(best * (1 - best)) / len(best))
 
 
-def test_information_identities(corpus):
-    (both, error), (topic, _), (sentiment, _) = (corpus.information("test", a) for a in ("both", "topic", "sentiment"))
+def test_information_identities(corpus, said):
+    grammar = review_grammar()
+    (both, error), (topic, _), (sentiment, _) = (grammar.information(said, a) for a in ("both", "topic", "sentiment"))
     assert max(topic, sentiment) < both < np.log(8) and 0.8 < topic < np.log(4) and 0.3 < sentiment < np.log(2)
     # I = E log p(x|class) - log p(x) at the class that drew x: another estimator of the same number.
-    joint = corpus.grammar.log_joint(corpus.words("test"))
-    ratio = joint[np.arange(len(joint)), corpus.labels["test"]] + np.log(8) - corpus.log_prob("test")
+    joint = grammar.log_joint(said)
+    ratio = joint[np.arange(len(joint)), corpus.labels["test"]] + np.log(8) - grammar.log_prob(said)
     assert abs(ratio.mean() - both) < 4 * np.hypot(error, ratio.std() / np.sqrt(len(ratio)))
 
 
-def test_corpus_is_exact_and_reproducible(corpus):
+def test_corpus_is_exact_and_reproducible(corpus, said):
     assert corpus.stand_in and corpus.name == "grammar" and [len(v) for v in corpus.splits.values()] == [800, 200, 1200]
-    assert set(corpus.vocab.words[4:]) == set(corpus.grammar.words)
+    assert set(corpus.vocab.words[4:]) == set(review_grammar().words)
     assert not any(3 in s for split in corpus.splits.values() for s in split)
-    words, classes = corpus.grammar.sample(2200, seed=3)
-    assert corpus.words("test") == words[1000:] and corpus.labels["test"] == classes[1000:].tolist()
+    words, classes = review_grammar().sample(2200, seed=3)
+    assert said == words[1000:] and corpus.labels["test"] == classes[1000:].tolist()
     assert grammar_corpus(800, 200, 1200, seed=3).sha256 == corpus.sha256
     assert grammar_corpus(800, 200, 1200, seed=4).sha256 != corpus.sha256

@@ -129,7 +129,7 @@ def test_decode_takes_tensors_and_stops_at_the_end():
 @given(DOCUMENTS, st.none() | st.integers(5, 12))
 def test_round_trips(documents, max_size):
     vocab = Vocab.build(documents, max_size)
-    assert len(vocab) <= (max_size or len(vocab)) and Vocab.from_json(vocab.to_json()) == vocab
+    assert len(vocab) <= (max_size or len(vocab))
     for words in documents:
         ids = vocab.encode(words)
         assert ids[0] == 1 and ids[-1] == 2 and not {0, 1, 2} & set(ids[1:-1])
@@ -142,9 +142,8 @@ def test_bad_vocabularies():
         Vocab.build([["a"]], max_size=4)
     with pytest.raises(ValueError, match="twice"):
         Vocab((*SPECIAL, "a", "a"))
-    for text in ("[]", '{"words": [1]}', '{"words": ["a"]}', "nonsense"):
-        with pytest.raises(ValueError):
-            Vocab.from_json(text)
+    with pytest.raises(ValueError):
+        Vocab(("a",))
 
 
 # Batches

@@ -272,30 +272,7 @@ def review_grammar() -> Grammar:
     return compile_grammar(PHRASES, {"at": 0.3, "visit": 0.4, "taken": 0.3}, SLOTS, TOPICS, SENTIMENTS)
 
 
-@dataclass(frozen=True, eq=False)
-class GrammarCorpus(Corpus):
-    """A corpus with the grammar that made it; `labels` are its classes. All answers are exact."""
-
-    grammar: Grammar = field(kw_only=True)
-
-    def words(self, split: str) -> list[list[str]]:
-        """The sentences of a split as words."""
-        return [self.vocab.decode(s) for s in self.splits[split]]
-
-    def log_prob(self, split: str) -> np.ndarray:
-        """log p(x) [N] of a split, in nats per example, `</s>` included."""
-        return self.grammar.log_prob(self.words(split))
-
-    def posterior(self, split: str) -> np.ndarray:
-        """p(topic, sentiment | x) [N, topics, sentiments] of a split."""
-        return self.grammar.posterior(self.words(split))
-
-    def information(self, split: str, about: str = "both") -> tuple[float, float]:
-        """I(x; topic and sentiment) in nats and its standard error; see `Grammar.information`."""
-        return self.grammar.information(self.words(split), about)
-
-
-def grammar_corpus(n_train: int = 10_000, n_valid: int = 1000, n_test: int = 1000, seed: int = 0) -> GrammarCorpus:
+def grammar_corpus(n_train: int = 10_000, n_valid: int = 1000, n_test: int = 1000, seed: int = 0) -> Corpus:
     """Sentences drawn independently from `review_grammar`. Every word of the grammar has its id."""
     grammar = review_grammar()
     sizes = dict(zip(SPLITS, (n_train, n_valid, n_test), strict=True))
@@ -308,7 +285,7 @@ def grammar_corpus(n_train: int = 10_000, n_valid: int = 1000, n_test: int = 100
     counts = {word: 0 for word in grammar.words} | Counter(w for s in splits["train"] for w in s)
     vocab = Vocab.from_counts(counts, min_count=0)
     encoded = {split: [vocab.encode(s) for s in splits[split]] for split in SPLITS}
-    return GrammarCorpus(
+    return Corpus(
         name="grammar",
         vocab=vocab,
         splits=encoded,
@@ -317,5 +294,4 @@ def grammar_corpus(n_train: int = 10_000, n_valid: int = 1000, n_test: int = 100
         stand_in=True,
         source=f"drawn from the project's own grammar, seed {seed}",
         notes=("artificial reviews: a stand-in for real text, to show that everything works",),
-        grammar=grammar,
     )

@@ -190,15 +190,6 @@ class Vocab:
     def to_json(self) -> str:
         return json.dumps({"words": self.words}, ensure_ascii=False)
 
-    @classmethod
-    def from_json(cls, text: str) -> "Vocab":
-        """Inverse of `to_json`; raises ValueError for anything else."""
-        value = json.loads(text)
-        words = value.get("words") if isinstance(value, dict) else None
-        if not isinstance(words, list) or not all(isinstance(w, str) for w in words):
-            raise ValueError('not a vocabulary: expected {"words": [strings]}')
-        return cls(tuple(words))
-
 
 class TextBatches:
     """Fixed batches of equal-length sentences, so that nothing is padded (as in the released code).

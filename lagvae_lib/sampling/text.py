@@ -160,18 +160,6 @@ def posterior_codes(model: VAE, x: Tensor, sample: bool = False, generator: torc
     return q.rsample(1, generator=generator)[:, 0] if sample else q.mu
 
 
-def reconstruct(
-    model: VAE,
-    x: Tensor,
-    max_tokens: int,
-    decode: Callable[[nn.Module, Tensor, int], Decoded] = greedy,
-    sample: bool = False,
-    generator: torch.Generator | None = None,
-) -> Decoded:
-    """x [B, T] encoded (posterior mean, or one sample) and decoded again by `decode`."""
-    return decode(model.decoder, posterior_codes(model, x, sample, generator), max_tokens)
-
-
 def interpolation(start: Tensor, end: Tensor, steps: int) -> Tensor:
     """Codes on the straight line from `start` to `end` [nz], both included: [steps, nz].
 
