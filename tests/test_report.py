@@ -167,6 +167,14 @@ def test_earlier_settings_fill_a_row_alone_are_marked_and_have_no_ratio_to_today
     assert rows.DOUBLE_DAGGER not in tables.main_table(Records("scaled"), "yelp").caption
 
 
+def test_a_run_of_earlier_settings_stands_beside_others_of_them():
+    now, old = made_up("vae"), of_earlier_settings(made_up("vae", 1))
+    bits = of_earlier_settings(made_up("free-bits"))
+    assert rows.beside(bits, [now, old, bits], "vae") is old and rows.beside(now, [old, now], "vae") is now
+    assert rows.beside(bits, [now, bits], "vae") is None
+    assert (rows.marked(now), rows.marked(bits)) == ("VAE", "free bits‡")
+
+
 def test_of_a_method_or_data_set_that_is_not_known_here_no_settings_are_earlier():
     run = of_earlier_settings(made_up("vae"))
     assert not any(replace(run, metrics=run.metrics | it).earlier for it in ({"method": "mine"}, {"dataset": "mine"}))

@@ -303,3 +303,13 @@ def test_trained_model_gives_the_recorded_metrics():
     with torch.no_grad():
         nll = -torch.cat([model.log_prob(x) for x in data.test]).mean()
     assert float(nll) == pytest.approx(record.metrics["nll"], abs=0.01)  # half precision
+
+
+def test_weights_of_earlier_settings_are_read_from_their_runs_own_folder():
+    config, data = tiny_config("vae"), tiny_data()
+    run = train.run(config, data)
+    later = replace(config, schedule=replace(config.schedule, lr=0.5 * config.schedule.lr))
+    with pytest.raises(train.NoWeights):
+        train.trained_model(later, data)
+    own, found = train.trained_model(config, data), train.trained_model(later, data, folder=run.folder)
+    assert all(torch.equal(value, own.state_dict()[name]) for name, value in found.state_dict().items())

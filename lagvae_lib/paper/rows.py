@@ -41,6 +41,16 @@ def row_runs(runs: Iterable[Run], method: str) -> list[Run]:
     return [run for run in found if not run.earlier] or found
 
 
+def marked(run: Run) -> str:
+    """What a run's method is called on its kind of data, with the mark of earlier settings."""
+    return label(run.metrics["method"], run.family) + EARLIER * run.earlier
+
+
+def beside(run: Run, runs: Iterable[Run], method: str) -> Run | None:
+    """The first run of `method` among `runs` that was made under the settings of `run`; None where there is none."""
+    return next((r for r in runs if r.metrics["method"] == method and r.earlier == run.earlier), None)
+
+
 def converged(run: Run) -> bool:
     """Whether training ended by the schedule's rule; a smaller budget never counts as converged."""
     return run.ended == "schedule" and not knobs(run.metrics["method"]) & SMALLER_BUDGET

@@ -148,10 +148,13 @@ class NoWeights(UserError, FileNotFoundError):
     """A run that was not trained here, or whose weights were not kept."""
 
 
-def trained_model(config: Config, data: Data, device: str = "cpu") -> torch.nn.Module:
-    """The selected model of a finished run, for sampling. Raises FileNotFoundError if its weights are not at hand."""
+def trained_model(config: Config, data: Data, device: str = "cpu", folder: Path | None = None) -> torch.nn.Module:
+    """The selected model of a finished run, for sampling. Raises FileNotFoundError if its weights are not at hand.
+
+    folder: of a run of earlier settings with a model of the same shape (`Run.folder`); None: of the run of `config`.
+    """
     model = build_model(config, data)
-    path = folder_of(config) / "weights.safetensors"
+    path = (folder or folder_of(config)) / "weights.safetensors"
     if not path.exists():
         raise NoWeights(f"{path} is not there: the run is to be trained first, by `python -m lagvae_lib run ...`")
     try:
