@@ -295,6 +295,26 @@ def test_other_rules_are_replayed_on_the_stage_of_a_run():
     }
 
 
+def test_what_became_of_a_stage_is_read_from_the_history():
+    run, whole = made_up("aggressive", 3), made_up("aggressive")
+    run = replace(run, history=run.history.assign(valid_mi_large=[2.0, 1.5, 1.25, 0.126]))
+    whole = replace(whole, history=whole.history.assign(aggressive=True))  # a stage that no epoch follows
+    (line,) = inner_loops.after_the_stage([run, whole, made_up("vae")]).to_dict("records")
+    assert line == {
+        "data": "yelp-small",
+        "method": "aggressive",
+        "seed": 3,
+        "stage, epochs": 2,
+        "of all updates": "50.0%",
+        "an aggressive update": "5.0",
+        "training": "3.00",
+        "MI, at its end": "1.50",
+        "MI, 1 epoch later": "1.25",
+        "MI, 10 epochs later": "0.13",  # the last epoch
+        "MI, at the end": "0.13",
+    }
+
+
 @pytest.mark.parametrize(("profile", "ours"), [("scaled", "Aggressive + anneal"), ("paper", "Aggressive")])
 def test_figure_5_has_the_papers_panels(records, monkeypatch, profile, ours):
     dataset = {"scaled": "yelp-small", "paper": "yelp"}[profile]

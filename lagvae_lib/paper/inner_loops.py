@@ -169,6 +169,36 @@ def _ended(rule: Aggressive, stage: pd.DataFrame) -> str:
     return f"> {epoch}"
 
 
+def after_the_stage(runs: Iterable[Run]) -> pd.DataFrame:
+    """What the aggressive stage of each run cost, and what became of the code that it built; one row per run.
+
+    stage, epochs; of all updates: how long it was, and its share of the decoder's updates. an aggressive update,
+    training: in the run's own plain updates, the second per update of the decoder. MI: nats, over all validation
+    examples, at the stage's end, 1 and 10 epochs later, and at the end of the run. Left out: runs without a stage and
+    plain epochs after it.
+    """
+    lines = []
+    for run in runs:
+        history = run.history
+        length = int(history["aggressive"].sum())  # the stage comes first
+        if not 0 < length < len(history) or history["aggressive"][:length].sum() < length:
+            continue
+        cost, mi, last = costs(run), history["valid_mi_large"], len(history) - 1
+        share = history["iteration"][length - 1] / history["iteration"].iloc[-1]
+        line = {key: run.metrics[key] for key in ("dataset", "method", "seed")}
+        line |= {"stage, epochs": length, "of all updates": f"{share:.1%}"}
+        line |= {"an aggressive update": number(cost["aggressive_ratio"], 1)}
+        line |= {"training": number(cost["plain_updates"] / cost["updates"], 2)}
+        looks = {
+            "at its end": length - 1,
+            "1 epoch later": length,
+            "10 epochs later": min(length + 9, last),
+            "at the end": last,
+        }
+        lines.append(line | {f"MI, {name}": number(mi[at], 2) for name, at in looks.items()})
+    return pd.DataFrame(lines).rename(columns={"dataset": "data"})
+
+
 def _signed(found: Interval | None) -> str:
     """A difference with its sign, and its interval where there is one."""
     if found is None:
