@@ -143,14 +143,15 @@ def _all(profile: str) -> Iterator[Planned]:
         yield from _grid("omniglot", images, profile, range(5))
     else:
         yield from _grid("yelp", text, profile, range(1))
-        yield from _grid("yelp", FIVE, profile, range(3))
+        yield from _grid("yelp", FIVE, profile, range(5))
         yield from _grid("yelp", [*table_4(profile).values()], profile, range(1))
-        yield from _grid("yahoo", FIVE, profile, range(3))
+        yield from _grid("yahoo", text, profile, range(1))
+        yield from _grid("yahoo", FIVE, profile, range(5))
         yield from _grid("omniglot", images, profile, range(1))
         yield from _grid("omniglot", FIVE, profile, range(3))
     budget = [_affordable(name, profile) for name in text]  # of the sweep's profile, which says what can be afforded
     yield from _grid("synthetic", budget, toy, range(1))
-    yield from _grid("synthetic", PAIR, toy, range(3))
+    yield from _grid("synthetic", PAIR, toy, range(5))
 
 
 def _grid(dataset: str, methods: Sequence[str], profile: str, seeds: Iterable[int]) -> Iterator[Planned]:
