@@ -5,6 +5,8 @@ import pytest
 import torch
 from hypothesis import settings
 
+from lagvae_lib.runs.record import Records
+
 # The machine may be busy, so no deadline; the same examples every time, so that a red run is red again.
 settings.register_profile("lagvae", deadline=None, derandomize=True, max_examples=25, print_blob=True)
 settings.load_profile("lagvae")
@@ -37,3 +39,11 @@ def own_folders(tmp_path, monkeypatch):
         monkeypatch.setenv(variable, str(tmp_path / name))
     monkeypatch.delenv("LAGVAE_DATA_MIRROR", raising=False)
     return tmp_path
+
+
+@pytest.fixture
+def records(monkeypatch):
+    """Made-up runs in place of the recorded ones."""
+    runs = []
+    monkeypatch.setattr(Records, "of", lambda self, dataset, *_: [r for r in runs if r.metrics["dataset"] == dataset])
+    return runs

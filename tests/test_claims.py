@@ -15,7 +15,7 @@ from lagvae_lib.paper.claims import Claim, Finding, judge
 from lagvae_lib.paper.criteria import FAILS, HOLDS, NOT_CONVERGED, NOT_DISTINGUISHED, OPEN, Collapse, Cost, Lag, Order
 from lagvae_lib.paper.rows import NO_RUN, paired_difference
 from lagvae_lib.runs.record import Records, paired_by_seed
-from tests.test_report import made_up, of_earlier_settings
+from tests.made_up import made_up, of_earlier_settings
 
 KEEPS = Claim("keeps", "aggressive", Order("mi_large", "vae", least=0.1), "vae-anneal")
 BETTER = Claim("better", "aggressive", Order("nll", "vae", sign=-1), "vae-anneal")

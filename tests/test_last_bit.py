@@ -14,7 +14,7 @@ from lagvae_lib.plots.last_bit import information_by_last_bit
 from lagvae_lib.runs import last_bit
 from lagvae_lib.runs.last_bit import AS_IT_IS, KEPT, METHOD, SEEDS, UPDATES, WEIGHTS, move, settings, train
 from lagvae_lib.runs.train import trainer_of
-from tests.test_report import made_up
+from tests.made_up import made_up
 
 
 def test_one_weight_moves_and_by_its_last_bit():

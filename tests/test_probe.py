@@ -15,7 +15,7 @@ from lagvae_lib.plots.codes import codes_by_label
 from lagvae_lib.runs import train
 from lagvae_lib.runs.codes import codes_of, words_of_units
 from lagvae_lib.runs.record import Records
-from tests.test_report import made_up
+from tests.made_up import made_up
 from tests.tiny import tiny_config, tiny_data
 
 
