@@ -57,7 +57,11 @@ def test_earlier_settings_fill_a_row_alone_are_marked_and_have_no_ratio_to_today
     assert (refined["training, processor", "total"], refined["absolute", "minutes"]) == ("-", "0.7")
     assert all(rows.DOUBLE_DAGGER in table.caption for table in (main, cost))
     assert readme.seeds_recorded(Records("scaled"))["scaled", "yelp-small"]["free-bits"] == "1/1‡"
-    assert tables.beside_paper([old])["ended by"].tolist() == ["schedule, earlier settings"]
+    both = tables.beside_paper([made_up("vae"), old])
+    assert both["ended by"].to_dict() == {"VAE": "schedule", "VAE‡": "schedule, earlier settings"}
+    assert both["runs"].tolist() == [1, 1] and tables.every_run(Records("scaled"), "yelp-small").shown[
+        "", "method"
+    ].tolist() == ["VAE", "VAE‡", "SA-VAE‡", "free bits‡"]
     records[:] = [made_up("vae")]
     assert rows.DOUBLE_DAGGER not in tables.main_table(Records("scaled"), "yelp").caption
 

@@ -85,12 +85,12 @@ def test_runs_of_two_data_sets_have_no_mean(results):
 
 def test_each_row_stands_beside_the_papers(results):
     table = tables.beside_paper(map(as_yelp, results))
-    assert list(table.index) == ["LSTM-LM", "VAE", "Aggressive"]
+    assert list(table.index) == ["LSTM-LM‡", "VAE‡", "Aggressive‡"]  # settings that are not the profile's
     assert table["NLL", "paper"].tolist() == ["358.1 (0.6)", "358.3 (0.2)", "356.9 (0.2)"]
     assert table["runs"].tolist() == [1, 2, 1]
     two = [run.metrics["nll"] for run in results if run.metrics["method"] == "vae"]
-    assert table.loc["VAE", ("NLL", "here")].startswith(f"{sum(two) / 2:.2f} (")
-    assert table.loc["LSTM-LM", ("KL", "here")] == table.loc["LSTM-LM", ("MI, all examples", "here")] == "-"
+    assert table.loc["VAE‡", ("NLL", "here")].startswith(f"{sum(two) / 2:.2f} (")
+    assert table.loc["LSTM-LM‡", ("KL", "here")] == table.loc["LSTM-LM‡", ("MI, all examples", "here")] == "-"
 
 
 def test_where_the_paper_has_no_row_its_cell_is_empty(results):
@@ -159,9 +159,9 @@ def test_departures_are_in_words():
     assert left_out not in set(display.departures("yelp-small", "scaled")["setting"])
     assert display.departures("yelp-small", "scaled").set_index("setting").loc["LSTM", "paper"] == "1,024"
     rules = display.departures("omniglot-28", "scaled").set_index("setting")
-    assert rules.loc["the rate may be halved while annealing"].tolist() == ["no", "yes"]
-    assert rules.loc["a bad epoch's validation loss is not below", "paper"] == "the best since the last halving"
-    assert rules.loc["MI that the aggressive stage's first epoch is compared with"].tolist() == ["nothing", "0.0"]
+    assert rules.loc["bad epochs before the rate is halved"].tolist() == ["8", "20"]
+    assert rules.loc["updates of an epoch"].tolist() == ["50", "a whole pass"]
+    assert "the rate may be halved while annealing" not in rules.index  # the released rules
 
 
 def test_sentences_are_escaped():

@@ -27,7 +27,7 @@ from lagvae_lib.paper.criteria import (
     Order,
     Outcome,
 )
-from lagvae_lib.paper.rows import AT_CAP, DATASETS, NO_RUN
+from lagvae_lib.paper.rows import AT_CAP, DATASETS, EARLIER, NO_RUN
 from lagvae_lib.runs.record import Records, Run
 
 RULE = (
@@ -35,9 +35,10 @@ RULE = (
     "of the mean over seeds, by Student's t, lies clear of the limit (0 for a difference); numbers are mean ± half of "
     "that interval. It is open otherwise, as it is with one seed or without a seed in common. Not converged: the "
     "criterion is one of NLL or cost, and a run ended at its cap on epochs or had a smaller budget "
-    f"({AT_CAP}). Not distinguished: the control meets the criterion too, or does better than the method; where the "
-    "control is open itself, method and control are compared with each other. The last column says what would decide "
-    "an open verdict, if mean and spread stayed as they are: seeds, and processor hours by the runs on record."
+    f"({AT_CAP}). No run: none is on record, but perhaps under earlier settings ({EARLIER}). Not distinguished: the "
+    "control meets the criterion too, or does better than the method; where the control is open itself, method and "
+    "control are compared with each other. The last column says what would decide an open verdict, if mean and spread "
+    "stayed as they are: seeds, and processor hours by the runs on record."
 )
 TEXT = ("yahoo", "yelp")
 TOY = "synthetic"

@@ -59,11 +59,11 @@ def all_figures(records: Records) -> dict[str, Callable[[], Figure]]:
 
 
 def figure_4(records: Records) -> Figure:
-    """Figure 4 for every data set that has runs, the rows of the paper's tables alone."""
+    """Figure 4 for every data set that has runs of today's settings, the rows of the paper's tables alone."""
     panels = {}
     for name, title in DATASETS.items():
         dataset = resolve_name(name, records.profile)
-        runs = records.of(dataset)
+        runs = [run for run in records.of(dataset) if not run.earlier]
         rows = {row_label(name, m, row_runs(runs, m)): row_runs(runs, m) for m in published.methods(name)}
         if any(rows.values()):
             panels[f"{title} ({dataset})"] = {label: of for label, of in rows.items() if of}

@@ -6,19 +6,21 @@ from itertools import combinations
 
 import pandas as pd
 
-from lagvae_lib.config.methods import knobs, label
+from lagvae_lib.config.methods import knobs
 from lagvae_lib.data import resolve_name
 from lagvae_lib.metrics.comparison import at_equal_length
 from lagvae_lib.paper import plan, published
 from lagvae_lib.paper.rows import (
     BESIDE,
     DATASETS,
+    DOUBLE_DAGGER,
     METRICS,
     NO_RUN,
     cell,
     count,
     how_ended,
     legend,
+    marked,
     mean_costs,
     moments,
     row_label,
@@ -52,24 +54,23 @@ def beside_paper(runs: Iterable[Run]) -> pd.DataFrame:
     """The table to show: the `cell` of each metric beside the one that the paper prints for the same method.
 
     The paper's are of its own data and model; where the paper has no such row, the cell is empty. Rows stand in the
-    order of the methods' first run. Raises ValueError for runs of several data sets or profiles: they do not belong
-    into one mean.
+    order of the methods' first run; runs of earlier settings have rows of their own. Raises ValueError for runs of
+    several data sets or profiles: they do not belong into one mean.
     """
     rows = {}
     for run in runs:
-        rows.setdefault(run.metrics["method"], []).append(run)
+        rows.setdefault((run.metrics["method"], marked(run)), []).append(run)
     if not rows:
         return pd.DataFrame(columns=pd.MultiIndex.from_product([["no finished run"], [""]]))
     dataset, _ = (_only(name, rows.values()) for name in ("dataset", "profile"))
     shown = {("runs", ""): [len(of) for of in rows.values()]}
     shown["ended by", ""] = [how_ended(of) for of in rows.values()]
-    paper = [_printed(dataset, method) for method in rows]
+    paper = [_printed(dataset, method) for method, _ in rows]
     for metric, title in (METRICS | BESIDE).items():
         shown[title, "here"] = [cell(metric, of) for of in rows.values()]
         if metric in METRICS:
             shown[title, "paper"] = [printed.get(metric, "") for printed in paper]
-    of_family = next(iter(rows.values()))[0].family
-    frame = pd.DataFrame(shown, index=[label(method, of_family) for method in rows])
+    frame = pd.DataFrame(shown, index=[name for _, name in rows])
     frame.columns = pd.MultiIndex.from_tuples(frame.columns)
     return frame
 
@@ -155,7 +156,7 @@ def every_run(records: Records, dataset: str | None = None) -> Table:
         took = {name: sum(run.metrics[clock].values()) / PER_MINUTE for name, clock in clocks.items()}
         line = {("", "data"): names["dataset"]} if not dataset else {}
         line |= {
-            ("", "method"): label(names["method"], run.family),
+            ("", "method"): marked(run),
             ("", "seed"): str(names["seed"]),
             ("training", "epochs"): str(len(run.history)),
             ("training", "ended by"): run.ended,
@@ -169,6 +170,8 @@ def every_run(records: Records, dataset: str | None = None) -> Table:
     caption = (
         f"Every run of profile {records.profile} {where}: the test set, nats per example, and minutes with evaluation. "
         "Wall times contain pauses, and processor times depend on the processor (metrics.json names it)."
+        + f" {DOUBLE_DAGGER}"
+        * any(run.earlier for run in runs)
     )
     return Table(caption, frame(shown or [{("", "method"): NO_RUN}]), pd.DataFrame(numbers))
 
