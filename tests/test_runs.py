@@ -73,7 +73,7 @@ def test_another_configuration_is_another_run():
 
 
 def test_a_start_that_was_abandoned_keeps_no_place():
-    """What begins in `seed<k>-<hash>` is in no table, so it must not be because of a run that never was."""
+    """A run goes to `seed<k>-<hash>` because of another run there, not because of one that never was."""
     config = tiny_config("vae")
     other = replace(config, schedule=replace(config.schedule, lr=0.5))
     folder = record.folder_of(other)

@@ -1,6 +1,7 @@
 """Tables, banner and figures of text runs: fed by records, beside the paper's own cells."""
 
 import re
+import shutil
 from dataclasses import replace
 
 import matplotlib.pyplot as plt
@@ -17,7 +18,7 @@ from lagvae_lib.notebook.released import Speaker, score, speaker
 from lagvae_lib.paper import rows, tables
 from lagvae_lib.plots import records as figures
 from lagvae_lib.runs import record, train
-from lagvae_lib.runs.record import Records
+from lagvae_lib.runs.record import Records, Run
 from tests.tiny import tiny_config, tiny_data
 
 METHODS = ("autoregressive", "vae", "aggressive")
@@ -65,6 +66,25 @@ def test_recorded_finds_finished_runs_only(results):
     found = [(run.metrics["method"], run.metrics["seed"]) for run in Records("smoke").of("tiny")]
     assert found == [("autoregressive", 0), ("vae", 0), ("vae", 1), ("aggressive", 0)]
     assert Records("scaled").of("tiny") == []
+
+
+def test_tables_read_the_run_of_todays_settings_wherever_it_had_to_be_made(results, tmp_path, monkeypatch):
+    """A sweep makes a run anew in `seed<k>-<hash>` where `seed<k>` holds one of earlier settings."""
+    shutil.copytree(results[0].folder.parents[1], tmp_path / "runs/smoke/tiny", ignore=shutil.ignore_patterns("*-*"))
+    monkeypatch.setenv("LAGVAE_RESULTS", str(tmp_path))
+    kept = tmp_path / "runs/smoke/tiny/vae/seed1"
+    newer = kept.with_name("seed1-0123abcd")
+    shutil.copytree(kept, newer)
+    shutil.copytree(kept, kept.with_name("seed2-0123abcd"))  # another's, who changed a knob
+    todays = {newer}
+    monkeypatch.setattr(Run, "earlier", property(lambda run: run.folder not in todays))
+    assert folders("vae") == [kept.with_name("seed0"), newer]
+    todays.clear()
+    assert folders("vae") == [kept.with_name("seed0"), kept]
+
+
+def folders(method):
+    return [run.folder for run in Records("smoke").of("tiny") if run.metrics["method"] == method]
 
 
 def test_moments_are_over_runs_and_a_cell_shows_them(results):

@@ -50,6 +50,7 @@ class BadRecord(UserError, ValueError):
 
 AGAIN = "delete that folder to train the run again"
 DAMAGE = (ValueError, TypeError, KeyError, EOFError, BadZipFile, zlib.error)  # what a file that is no record raises
+FOLDER = re.compile(r"seed(?P<seed>\d+)(?P<changed>-[0-9a-f]{8})?")  # of a run, see `folder_of`
 LOCK = ".lock"  # in the folder of a run that is being trained
 
 
@@ -153,7 +154,8 @@ class Records:
     """The finished runs of a profile, each data set's read once, when it is first asked for.
 
     Runs are looked for in `results_dir()` and, where that has been moved, among the repository's own records too.
-    Runs of a changed configuration (folders `seed<k>-<hash>`) are left out.
+    Of several records of a method and seed (`folder_of`) one of today's settings is taken, and where none is that in
+    `seed<k>`.
     """
 
     profile: str
@@ -172,12 +174,24 @@ class Records:
 
 
 def _recorded(profile: str, dataset: str) -> list[Run]:
-    found = {}
-    for root in (paths.ROOT / "results", paths.results_dir()):
-        for path in (root / "runs" / profile / dataset).glob("*/seed*/metrics.json"):
-            if re.fullmatch(r"seed\d+", path.parent.name):
-                found[path.parent.parent.name, int(path.parent.name[4:])] = path.parent
-    return [load(found[key]) for key in sorted(found, key=_place)]
+    found: dict[tuple[str, int], list[Path]] = {}
+    for root in dict.fromkeys((paths.results_dir(), paths.ROOT / "results")):
+        for path in sorted((root / "runs" / profile / dataset).glob("*/seed*/metrics.json")):
+            if named := FOLDER.fullmatch(path.parent.name):
+                found.setdefault((path.parent.parent.name, int(named["seed"])), []).append(path.parent)
+    runs = (_todays(found[key]) for key in sorted(found, key=_place))
+    return [run for run in runs if run]
+
+
+def _todays(folders: list[Path]) -> Run | None:
+    """Of a method and seed the first record of today's settings, else the first that has the seed's own folder."""
+    fallback = None
+    for folder in folders:
+        run = load(folder)
+        if not run.earlier:
+            return run
+        fallback = fallback or (None if FOLDER.fullmatch(folder.name)["changed"] else run)
+    return fallback
 
 
 def _place(key: tuple[str, int]) -> tuple:
