@@ -251,8 +251,9 @@ def test_how_a_run_ended_is_read_or_derived(run, ended):
     assert run.ended == ended and rows.converged(run) == (ended == "schedule")
 
 
-def test_a_smaller_budget_has_never_converged():
-    assert not rows.converged(made_up("sa-vae+steps=5")) and not rows.converged(made_up("vae+max_epochs=15"))
+def test_a_run_has_converged_where_its_schedule_ended_it_whatever_its_cap():
+    assert not rows.converged(made_up("sa-vae+steps=5"))
+    assert rows.converged(made_up("vae+max_epochs=600")) and not rows.converged(made_up("vae", ended="cap"))
     assert rows.converged(made_up("aggressive+window=15"))
 
 

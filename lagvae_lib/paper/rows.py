@@ -26,18 +26,18 @@ DOUBLE_DAGGER = (
     f"{EARLIER} made under earlier settings of the profile: to be compared with rows of this mark alone, and no "
     "verdict rests on it."
 )
-SMALLER_BUDGET = {"steps", "max_epochs"}  # knobs
+BUDGET = {"steps", "max_epochs"}  # knobs
 
 
 def row_runs(runs: Iterable[Run], method: str) -> list[Run]:
-    """The runs of a row: those of the method itself, else those of its smaller budget (`steps`, `max_epochs`).
+    """The runs of a row: those of the method itself, else those of another budget (`steps`, `max_epochs`).
 
     Runs of earlier settings fill a row that has no others.
     """
     runs = list(runs)
     named = {run.metrics["method"] for run in runs}
-    smaller = [name for name in named if name.split("+")[0] == method and knobs(name) <= SMALLER_BUDGET]
-    found = [run for run in runs if run.metrics["method"] in ([method] if method in named else smaller)]
+    others = [name for name in named if name.split("+")[0] == method and knobs(name) <= BUDGET]
+    found = [run for run in runs if run.metrics["method"] in ([method] if method in named else others)]
     return [run for run in found if not run.earlier] or found
 
 
@@ -52,8 +52,8 @@ def beside(run: Run, runs: Iterable[Run], method: str) -> Run | None:
 
 
 def converged(run: Run) -> bool:
-    """Whether training ended by the schedule's rule; a smaller budget never counts as converged."""
-    return run.ended == "schedule" and not knobs(run.metrics["method"]) & SMALLER_BUDGET
+    """Whether training ended by the schedule's rule; one with fewer steps of SA-VAE never counts."""
+    return run.ended == "schedule" and "steps" not in knobs(run.metrics["method"])
 
 
 def count(runs: list[Run]) -> str:
