@@ -37,8 +37,8 @@ def seeds_recorded(records: Records) -> pd.DataFrame:
     """How many seeds of each method are recorded and converged, as text: rows are methods, columns (profile, data set).
 
     "1/3": three seeds, of which one ended by its schedule's rule. "missing" where there is none, "-" where a method is
-    not made for such data. Runs with a smaller budget count for their row, with an asterisk, and never as converged;
-    those of earlier settings have the mark of `rows.legend`.
+    not made for such data. Runs with another budget count for their row, with an asterisk; those of earlier settings
+    have the mark of `rows.legend`.
     """
     columns = {}
     for profile, dataset in COLUMNS:
@@ -53,9 +53,9 @@ def _seeds(runs: list, name: str, kind: str) -> str:
     if kind not in METHODS[name].families:
         return OTHER
     found = row_runs(runs, name)
-    smaller = "*" * any(run.metrics["method"] != name for run in found)
+    starred = "*" * any(run.metrics["method"] != name for run in found)
     earlier = EARLIER * any(run.earlier for run in found)
-    return f"{sum(map(converged, found))}/{len(found)}{smaller}{earlier}" if found else MISSING
+    return f"{sum(map(converged, found))}/{len(found)}{starred}{earlier}" if found else MISSING
 
 
 def blocks(records: Records) -> dict[str, str]:
@@ -74,8 +74,8 @@ def blocks(records: Records) -> dict[str, str]:
 def status(records: Records) -> Table:
     """The rows of the registry with their seeds."""
     caption = (
-        "Seeds of each row on record, by profile and data set, converged / all; * with a smaller budget than the "
-        f"profile's, which the row of its table names and which never counts as converged. {DOUBLE_DAGGER}"
+        "Seeds of each row on record, by profile and data set, converged / all; * with another budget than the "
+        f"profile's, which the row of its table names; SA-VAE's smaller one never counts as converged. {DOUBLE_DAGGER}"
     )
     return Table(caption, seeds_recorded(records), pd.DataFrame())
 
