@@ -72,6 +72,26 @@ def test_another_configuration_is_another_run():
     assert record.folder_of(config) == first.folder
 
 
+def test_a_cap_that_a_run_never_met_makes_no_other_run():
+    """Its schedule ended it before; a run at its cap, or one that has not ended, is another at another cap."""
+    config = tiny_config("vae")
+    capped = train.run(config, tiny_data())
+    assert capped.ended == "cap" and capped.metrics["epochs"] == config.schedule.max_epochs == len(capped.history)
+    larger, smaller = (
+        replace(config, schedule=replace(config.schedule, max_epochs=capped.metrics["epochs"] + more))
+        for more in (5, -1)
+    )
+    assert record.folder_of(larger) != capped.folder
+    path = capped.folder / "metrics.json"
+    path.write_text(json.dumps(capped.metrics | {"ended": "schedule"}))
+    assert record.folder_of(larger) == record.folder_of(config) == capped.folder != record.folder_of(smaller)
+    other = replace(larger, schedule=replace(larger.schedule, patience=1 + larger.schedule.patience))
+    assert record.folder_of(other) != capped.folder
+    path.unlink()
+    (capped.folder / "checkpoint.pt").touch()
+    assert record.folder_of(larger) != capped.folder
+
+
 def test_a_start_that_was_abandoned_keeps_no_place():
     """A run goes to `seed<k>-<hash>` because of another run there, not because of one that never was."""
     config = tiny_config("vae")

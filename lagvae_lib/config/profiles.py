@@ -128,7 +128,7 @@ TABLE = {
             data=DataSettings(max_len=50, vocab_size=1000, train=12_000, valid=1000, test=1000),
             model=small_text(hidden=96),  # 1024
             # 1.0, as in `quick`; an epoch is 50 updates (about 3,100), so that the stage can be short; 2, 15, 100
-            schedule=replace(TEXT.schedule, lr=0.3, epoch_updates=50, patience=8, decay_from=120, max_epochs=400),
+            schedule=replace(TEXT.schedule, lr=0.3, epoch_updates=50, patience=8, decay_from=120, max_epochs=600),
             evaluation=Evaluation(iw_samples=100, observe_every=50, mi_draws=10),  # 500, 500, 1
             # 10 epochs of 3,100 updates, a quarter of a run or less. Here most of it: once the weight is 1 the rate has
             # to fall soon, or the code is lost, and by then the words have to be learned

@@ -12,6 +12,7 @@
 
 import hashlib
 import json
+import math
 import os
 import re
 import zlib
@@ -89,7 +90,9 @@ class Run:
         if dataset not in NAMES or method.split("+")[0] not in METHODS:
             return False
         precision = self.config.get("precision", "float32")
-        return not same_configuration(self.config, resolve(dataset, method, profile, self.metrics["seed"], precision))
+        return not same_run(
+            self.config, self.metrics, resolve(dataset, method, profile, self.metrics["seed"], precision)
+        )
 
     @property
     def ended(self) -> str:
@@ -214,9 +217,18 @@ def folder_of(config: Config) -> Path:
     base = paths.results_dir() / "runs" / config.profile / config.dataset / config.method.name
     plain = base / f"seed{config.seed}"
     saved = read_config(plain)
-    if saved is None or same_configuration(saved, config) or _abandoned(plain):
+    if saved is None or same_run(saved, _metrics(plain), config) or _abandoned(plain):
         return plain
     return base / f"seed{config.seed}-{config_hash(config)}"
+
+
+def _metrics(folder: Path) -> dict:
+    """What a finished run has measured; {} where none is."""
+    path = folder / "metrics.json"
+    try:
+        return _object(path) if path.exists() else {}
+    except (ValueError, OSError) as error:
+        raise BadRecord(f"{path} is damaged ({type(error).__name__}); {AGAIN}") from None
 
 
 def _abandoned(folder: Path) -> bool:
@@ -279,6 +291,16 @@ def settled_precision(
         if all(finished(resolve(name, method, profile, seed, tried)) for method in methods for seed in seeds):
             return tried
     return chosen
+
+
+def same_run(saved: dict, metrics: dict, config: Config) -> bool:
+    """Whether a saved configuration, and what its run has measured ({} before its end), are those of this run.
+
+    A cap on epochs that a run never met, because its schedule ended it before, makes no other run.
+    """
+    if metrics.get("ended") == "schedule" and metrics.get("epochs", math.inf) <= config.schedule.max_epochs:
+        saved = saved | {"schedule": saved["schedule"] | {"max_epochs": config.schedule.max_epochs}}
+    return same_configuration(saved, config)
 
 
 def same_configuration(saved: dict, config: object) -> bool:
