@@ -8,7 +8,7 @@ from contextlib import suppress
 
 from lagvae_lib import paths
 from lagvae_lib.config.machine import choose_device
-from lagvae_lib.config.methods import METHODS, label
+from lagvae_lib.config.methods import METHODS, find, label
 from lagvae_lib.config.profiles import PROFILES
 from lagvae_lib.data import NAMES, with_label_column
 from lagvae_lib.errors import UserError
@@ -188,6 +188,8 @@ def _run(args: argparse.Namespace) -> None:
     device, said = choose_device(args.device, args.dataset), None
     methods = [name.strip() for name in args.method.split(",") if name.strip()]
     for method in methods or [args.method]:
+        _can_be_run(_dataset(args), method, args.profile, args.seed)
+    for method in methods or [args.method]:
         names = (_dataset(args), method, args.profile, args.seed, _precision(args, [method], device))
         if found := on_record(*names):
             record = loaded(found, _line)
@@ -202,6 +204,17 @@ def _run(args: argparse.Namespace) -> None:
         shown = {name: record.metrics[name] for name in ("nll", "elbo", "kl", "mi", "au")}
         prefix = f"{method}: " if len(methods) > 1 else ""
         print(prefix + "  ".join(f"{name} {value:.3f}" for name, value in shown.items()), f" in {record.folder}")
+
+
+def _can_be_run(dataset: str, method: str, profile: str, seed: int) -> None:
+    """Raises the error of a method that does not exist, or not for such data, before another has trained for hours."""
+    from lagvae_lib.config.profiles import resolve
+    from lagvae_lib.data import is_file
+
+    if is_file(dataset):  # which kind of data it holds is seen when it is loaded
+        find(method)
+    else:
+        resolve(dataset, method, "smoke" if profile == "auto" else profile, seed)
 
 
 def _line(text: str) -> None:

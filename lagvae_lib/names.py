@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from difflib import get_close_matches
+from numbers import Integral, Real
 
 from lagvae_lib.errors import BadValue
 
@@ -39,7 +40,7 @@ def require(
     """
     for name in names.split():
         value = getattr(owner, name)
-        if value is not None and (not isinstance(value, (int, float)) or (whole and int(value) != value)):
+        if value is not None and (isinstance(value, bool) or not isinstance(value, Integral if whole else Real)):
             raise BadValue(f"{name} must be a {'whole ' * whole}number, not {value!r}")
         # in this form a nan is refused too
         inside = value is None or (

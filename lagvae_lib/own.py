@@ -1,5 +1,6 @@
 """What a training loop of one's own needs beside Algorithm 1: further minibatches, and the mutual information."""
 
+import copy
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from typing import Any
@@ -22,6 +23,9 @@ def minibatches(loader: Iterable) -> Callable[[], Any]:
         if not loader:
             raise BadModel("minibatches() was given an empty list")
         return lambda: loader[int(torch.randint(len(loader), ()))]
+    if getattr(loader, "persistent_workers", False):
+        loader = copy.copy(loader)  # else the loop over the loader would share its one iterator
+        loader._iterator = None
     stream = None
 
     def draw() -> Any:

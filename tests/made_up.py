@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pandas as pd
 
+from lagvae_lib.config.identity import as_json
 from lagvae_lib.config.profiles import resolve
-from lagvae_lib.runs.record import Run, as_json
+from lagvae_lib.runs.record import Run
 
 
 def made_up(method, seed=0, *, dataset="yelp-small", profile="scaled", exact=False, **metrics):

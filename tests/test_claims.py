@@ -312,4 +312,6 @@ def test_two_methods_at_equal_length_by_the_formulas_of_the_analysis_of_covarian
 def test_no_level_at_equal_length_where_no_spread_is_left_or_all_are_equally_long():
     assert at_equal_length({"a": [(1, 2.0), (2, 1.0)], "b": [(1, 3.0)]}) is None
     assert at_equal_length({"a": [(5, 2.0), (5, 1.0)], "b": [(5, 3.0), (5, 2.0)]}) is None
+    capped = {"a": [(20_000, 2.0), (20_000, 1.0), (20_000, 1.5)], "b": [(15_000, 3.0)], "c": [(10_000.0, 1.0)]}
+    assert at_equal_length(capped) is None  # all of each method at a cap of its own: there is no slope to see
     assert at_equal_length({}) is None

@@ -181,6 +181,16 @@ def test_knobs_that_do_not_go_together_are_refused(capsys, method, says):
     assert says in one_line(capsys, "run", "grammar", method, "--profile", "smoke")
 
 
+@pytest.mark.parametrize(
+    ("later", "says"), [("agressive", "'agressive'"), ("vlae", "'vlae'"), ("aggressive+window=0", "window")]
+)
+def test_a_later_method_that_cannot_be_run_is_refused_before_the_first_is_trained(capsys, own_folders, later, says):
+    assert later.split("+")[-1].split("=")[0] in one_line(
+        capsys, "run", "grammar", f"vae,{later}", "--profile", "smoke"
+    )
+    assert not list(own_folders.rglob("metrics.json"))
+
+
 def test_a_record_without_a_commit_says_so(notes, capsys, monkeypatch):
     monkeypatch.setattr("lagvae_lib.runs.provenance._git", lambda *arguments: None)
     assert main(["run", notes, "vae", "--profile", "smoke"]) == 0

@@ -11,13 +11,14 @@ import torch
 from lagvae_lib import data
 from lagvae_lib.__main__ import main
 from lagvae_lib.config import profiles
+from lagvae_lib.config.identity import as_json, same_configuration
 from lagvae_lib.config.machine import choose_device
 from lagvae_lib.config.methods import METHODS, find
 from lagvae_lib.data import loading
 from lagvae_lib.data.sources import MissingData
 from lagvae_lib.inference.aggressive import Aggressive
 from lagvae_lib.names import UnknownName, choose
-from lagvae_lib.runs.record import as_json, auto_profile, folder_of, same_configuration, settled_precision
+from lagvae_lib.runs.record import auto_profile, folder_of, settled_precision
 from lagvae_lib.runs.train import prepared
 
 

@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from lagvae_lib.__main__ import _parser
 from lagvae_lib.config.build import build_model
+from lagvae_lib.config.identity import as_json, config_hash, same_configuration
 from lagvae_lib.config.machine import choose_precision
 from lagvae_lib.config.profiles import resolve
 from lagvae_lib.data import loading
@@ -22,7 +23,6 @@ from lagvae_lib.models.text import LSTMDecoder
 from lagvae_lib.names import UnknownName
 from lagvae_lib.notebook import parameters
 from lagvae_lib.numerics import describe, exact, lower_dtype, numerics
-from lagvae_lib.runs import record
 from lagvae_lib.runs.speak import Words, vocabulary
 from lagvae_lib.runs.train import trained_model
 from lagvae_lib.sampling.text import prior_samples, sampled
@@ -55,12 +55,12 @@ def test_a_precision_holds_inside_the_block_and_nowhere_else():
 
 def test_a_precision_is_part_of_a_runs_identity_and_old_records_are_of_float32(tmp_path, monkeypatch):
     config = tiny_config("vae")
-    saved = record.as_json(config)
+    saved = as_json(config)
     assert saved.pop("precision") == "float32"
-    assert record.same_configuration(saved, config)
+    assert same_configuration(saved, config)
     lower = replace(config, precision="bfloat16")
-    assert not record.same_configuration(saved, lower)
-    assert record.config_hash(lower) != record.config_hash(config)
+    assert not same_configuration(saved, lower)
+    assert config_hash(lower) != config_hash(config)
     with pytest.raises(UnknownName, match="precision"):
         replace(config, precision="half")
 

@@ -123,6 +123,14 @@ def test_a_second_backward_pass_makes_the_weights_gradient_again():
     torch.testing.assert_close(first, second)
 
 
+def test_cross_entropy_refuses_a_second_derivative_instead_of_a_wrong_one():
+    hidden, weight = torch.randn(4, 3, requires_grad=True), torch.randn(5, 3)
+    nll = linear_cross_entropy(hidden, weight, torch.tensor([0, 1, 2, 3]), rows=2)
+    (slope,) = torch.autograd.grad(nll.square().sum(), hidden, create_graph=True)
+    with pytest.raises(RuntimeError, match=r"twice|used in the graph"):
+        torch.autograd.grad(slope.sum(), hidden)
+
+
 @pytest.mark.parametrize("p", [0.0, 0.2, 0.5, 1.0])
 def test_dropout_is_torchs_but_for_its_random_numbers(p):
     torch.manual_seed(0)

@@ -4,7 +4,9 @@ import importlib.util
 import math
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -12,7 +14,8 @@ from torch import nn
 import lagvae_lib
 from lagvae_lib import Aggressive, Batch, Loss, Optimisers, minibatches, mutual_information
 from lagvae_lib.errors import Diverged, UserError
-from lagvae_lib.inference.checks import BadModel
+from lagvae_lib.inference.checks import BadModel, counted
+from lagvae_lib.inference.gradients import means
 
 ROOT = Path(__file__).resolve().parent.parent
 X = torch.randn(64, 6, generator=torch.Generator().manual_seed(1))
@@ -215,6 +218,31 @@ def test_minibatches_begin_again_and_refuse_what_cannot():
     once()
     with pytest.raises(BadModel, match="gone through again"):
         once()
+
+
+def test_minibatches_leave_the_loop_over_a_loader_with_lasting_workers_alone():
+    loader = torch.utils.data.DataLoader(X, 16, num_workers=1, persistent_workers=True)
+    draw = minibatches(loader)
+    for _ in range(2):
+        seen = [batch for batch in loader if draw() is not None]
+        assert torch.equal(torch.cat(seen), X)
+
+
+def test_a_loss_may_be_of_ones_own_kind():
+    plain = SimpleNamespace(loss=X[:, 0] + 2, reconstruction=X[:, 0], kl=X[:, 1])
+    mean = means(plain)
+    assert isinstance(mean, Loss) and float(mean.kl) == pytest.approx(float(X[:, 1].mean()))
+
+
+@pytest.mark.parametrize("window", [10.0, True, math.nan, math.inf, "10"])
+def test_whole_numbers_are_whole_numbers(window):
+    with pytest.raises(UserError, match="window must be a whole number"):
+        Aggressive(window=window)
+
+
+def test_numbers_of_numpy_are_numbers():
+    assert Aggressive(window=np.int64(10)).window == 10
+    assert counted(lambda x: np.int64(8), X, 64) == 8
 
 
 def test_minibatches_go_on_after_an_interrupt():

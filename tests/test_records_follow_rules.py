@@ -8,11 +8,12 @@ import pandas as pd
 import pytest
 
 from lagvae_lib import paths
+from lagvae_lib.config.identity import same_configuration
 from lagvae_lib.config.profiles import resolve
 from lagvae_lib.inference.aggressive import Aggressive
 from lagvae_lib.objectives import Objective
 from lagvae_lib.runs import trajectory
-from lagvae_lib.runs.record import load, same_configuration
+from lagvae_lib.runs.record import load
 from lagvae_lib.schedule import Progress, Schedule
 
 FOLDERS = sorted(path.parent for path in (paths.ROOT / "results" / "runs").glob("*/*/*/seed*/metrics.json"))

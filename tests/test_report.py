@@ -27,7 +27,7 @@ OLDER = {
     "scaled/yelp-small": "cnn-vae/seed0",
     "scaled/omniglot-28": """autoregressive/seed1 autoregressive/seed2 vae/seed1 vae/seed2 vae-anneal/seed1
         vae-anneal/seed2 aggressive/seed1 aggressive/seed2 aggressive-anneal/seed1 aggressive-anneal/seed2
-        beta-0.4/seed0 beta-0.6/seed0 sa-vae+steps=5+max_epochs=15/seed0
+        sa-vae+steps=5+max_epochs=15/seed0
         sa-vae-anneal+steps=5+max_epochs=15/seed0 vampprior-2level/seed0 free-bits/seed0
         pretrain-free-bits/seed0 cyclical/seed0 bn-vae/seed0 delta-vae/seed0 skip-vae/seed0""",
 }

@@ -79,6 +79,11 @@ def test_of_a_method_or_data_set_that_is_not_known_here_no_settings_are_earlier(
     assert not any(replace(run, metrics=run.metrics | it).earlier for it in ({"method": "mine"}, {"dataset": "mine"}))
 
 
+def test_a_run_with_a_knob_that_is_no_more_is_of_earlier_settings():
+    run = made_up("vae")
+    assert replace(run, metrics=run.metrics | {"method": "vae+old_knob=3"}).earlier
+
+
 def test_other_methods_follow_the_papers_and_other_inner_loops_do_not(records):
     records += [made_up("free-bits"), made_up("aggressive+fixed_steps=10"), made_up("aggressive+window=15")]
     labels = list(tables.main_table(Records("scaled"), "yelp").shown["", "method"])

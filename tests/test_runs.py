@@ -14,6 +14,7 @@ import pytest
 import torch
 from filelock import FileLock
 
+from lagvae_lib.config.identity import as_json, config_hash
 from lagvae_lib.runs import record, train
 from tests.tiny import tiny_config, tiny_data
 
@@ -67,7 +68,7 @@ def test_another_configuration_is_another_run():
     first = train.run(config, data)
     changed = replace(config, schedule=replace(config.schedule, lr=0.5))
     second = train.run(changed, data)
-    assert second.folder.name == f"seed0-{record.config_hash(changed)}"
+    assert second.folder.name == f"seed0-{config_hash(changed)}"
     assert numbers(second) != numbers(first)
     assert record.folder_of(config) == first.folder
 
@@ -98,7 +99,7 @@ def test_a_start_that_was_abandoned_keeps_no_place():
     other = replace(config, schedule=replace(config.schedule, lr=0.5))
     folder = record.folder_of(other)
     folder.mkdir(parents=True)
-    (folder / "config.json").write_text(json.dumps(record.as_json(other)))
+    (folder / "config.json").write_text(json.dumps(as_json(other)))
     assert record.folder_of(config) == folder
     with FileLock(folder / record.LOCK):  # at work, before its first checkpoint
         assert record.folder_of(config) != folder
@@ -138,7 +139,7 @@ def test_a_knob_that_came_later_makes_no_other_run_at_its_default():
         replace(config, evaluation=replace(config.evaluation, iw_examples=5)),
         replace(config, evaluation=replace(config.evaluation, probe=5)),
     ):
-        assert record.folder_of(changed) == folder.with_name(f"seed0-{record.config_hash(changed)}")
+        assert record.folder_of(changed) == folder.with_name(f"seed0-{config_hash(changed)}")
     (folder / "config.json").write_text(json.dumps(saved | {"unheard_of": 1}))
     assert record.folder_of(config) != folder
 

@@ -12,13 +12,13 @@ import pytest
 import yaml
 
 from lagvae_lib import data
+from lagvae_lib.config.identity import as_json
 from lagvae_lib.config.methods import for_family
 from lagvae_lib.config.profiles import PROFILES, resolve
 from lagvae_lib.data import loading, sources
 from lagvae_lib.names import UnknownName
 from lagvae_lib.paper import plan, published
 from lagvae_lib.paper.plan import Planned
-from lagvae_lib.runs.record import as_json
 
 ROOT = Path(__file__).resolve().parent.parent
 ELSEWHERE = {"sa-vae-anneal-kim2018"}  # quoted by the paper from another publication

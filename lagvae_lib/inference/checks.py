@@ -8,6 +8,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from functools import cache
+from numbers import Real
 from typing import TYPE_CHECKING
 
 from lagvae_lib.errors import BadValue, Diverged
@@ -198,6 +199,6 @@ def counted(units: Callable[[object], int] | None, x: object, examples: int) -> 
         )
     size = units(x)
     number = size.item() if getattr(size, "numel", lambda: 0)() == 1 else size
-    if not isinstance(number, (int, float)) or not number > 0:
+    if not isinstance(number, Real) or not number > 0:
         raise BadModel(f"units(x) is {size!r:.60}; a number above 0 is needed, such as that of the predicted words")
     return number

@@ -40,5 +40,7 @@ def _unused(parameters: list[torch.nn.Parameter]) -> list[Tensor]:
 
 
 def means(loss: Loss) -> Loss:
-    """A batch's mean loss, cut from its graph."""
-    return loss._make(term.detach().mean() for term in loss)
+    """A batch's mean loss, cut from its graph; of a user's own kind too, which may hold more than the three terms."""
+    from lagvae_lib.models.vae import Loss  # torch, which commands that train nothing do without
+
+    return Loss(*(getattr(loss, name).detach().mean() for name in Loss._fields))

@@ -67,7 +67,7 @@ class SemiAmortised:
 
     def __post_init__(self):
         choose(self.clip_order, CLIP_ORDERS, "clip_order")
-        require(self, "steps", least=0)
+        require(self, "steps", least=0, whole=True)
         require(self, "momentum", least=0, below=1)
         require(self, "step_size eps max_norm svi_max_norm", above=0)
 

@@ -131,13 +131,16 @@ def at_equal_length(
     runs: Mapping[str, Sequence[tuple[float, float]]], confidence: float = CONFIDENCE
 ) -> AtLength | None:
     """Least squares over all runs, given by method as pairs (length, value); None where too few are there for a spread,
-    or all are equally long. The methods share the slope, and the scatter around it."""
+    or all of a method are equally long, for every method. The methods share the slope, and the scatter around it."""
     names = [name for name in runs for _ in runs[name]]
     length, value = np.array([pair for of in runs.values() for pair in of], dtype=np.float64).reshape(-1, 2).T
     freedom = len(names) - len(runs) - 1
-    if freedom < 1 or np.ptp(length) == 0:
+    if freedom < 1:
         return None
     levels = np.array([[name == other for other in runs] for name in names], dtype=np.float64)
+    within = length - levels @ (levels.T @ length / levels.sum(0))
+    if np.abs(within).max() <= 1e-9 * np.abs(length).max():
+        return None
     design = np.column_stack([levels, length - length.mean()])
     found, *_ = np.linalg.lstsq(design, value, rcond=None)
     noise = float(((value - design @ found) ** 2).sum()) / freedom

@@ -12,6 +12,7 @@ from contextlib import AbstractContextManager, nullcontext
 import torch
 from torch import Tensor
 from torch.autograd import Function
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from lagvae_lib.numerics import bfloat16_here
@@ -208,6 +209,7 @@ class _LinearCrossEntropy(Function):
         return nll
 
     @staticmethod
+    @once_differentiable
     def backward(ctx, d_nll: Tensor):
         hidden, weight, target, d_hidden = ctx.saved_tensors
         # W's gradient was formed for a weight of one per token, and a mean over sentences only scales it: in its place,

@@ -10,14 +10,12 @@
 `metrics.json` is written last: a run that has it is finished and is never trained again.
 """
 
-import hashlib
 import json
-import math
 import os
 import re
 import zlib
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from zipfile import BadZipFile
@@ -26,6 +24,7 @@ import numpy as np
 import pandas as pd
 
 from lagvae_lib import paths
+from lagvae_lib.config.identity import config_hash, same_run
 from lagvae_lib.config.machine import choose_precision
 from lagvae_lib.config.methods import METHODS
 from lagvae_lib.config.profiles import PROFILES, Config, resolve
@@ -90,9 +89,11 @@ class Run:
         if dataset not in NAMES or method.split("+")[0] not in METHODS:
             return False
         precision = self.config.get("precision", "float32")
-        return not same_run(
-            self.config, self.metrics, resolve(dataset, method, profile, self.metrics["seed"], precision)
-        )
+        try:
+            todays = resolve(dataset, method, profile, self.metrics["seed"], precision)
+        except UserError:  # it names a knob that is no more
+            return True
+        return not same_run(self.config, self.metrics, todays)
 
     @property
     def ended(self) -> str:
@@ -217,18 +218,9 @@ def folder_of(config: Config) -> Path:
     base = paths.results_dir() / "runs" / config.profile / config.dataset / config.method.name
     plain = base / f"seed{config.seed}"
     saved = read_config(plain)
-    if saved is None or same_run(saved, _metrics(plain), config) or _abandoned(plain):
+    if saved is None or same_run(saved, _saved(plain / "metrics.json") or {}, config) or _abandoned(plain):
         return plain
     return base / f"seed{config.seed}-{config_hash(config)}"
-
-
-def _metrics(folder: Path) -> dict:
-    """What a finished run has measured; {} where none is."""
-    path = folder / "metrics.json"
-    try:
-        return _object(path) if path.exists() else {}
-    except (ValueError, OSError) as error:
-        raise BadRecord(f"{path} is damaged ({type(error).__name__}); {AGAIN}") from None
 
 
 def _abandoned(folder: Path) -> bool:
@@ -293,50 +285,12 @@ def settled_precision(
     return chosen
 
 
-def same_run(saved: dict, metrics: dict, config: Config) -> bool:
-    """Whether a saved configuration, and what its run has measured ({} before its end), are those of this run.
-
-    A cap on epochs that a run never met, because its schedule ended it before, makes no other run.
-    """
-    if metrics.get("ended") == "schedule" and metrics.get("epochs", math.inf) <= config.schedule.max_epochs:
-        saved = saved | {"schedule": saved["schedule"] | {"max_epochs": config.schedule.max_epochs}}
-    return same_configuration(saved, config)
-
-
-def same_configuration(saved: dict, config: object) -> bool:
-    """Whether a saved configuration, or part of one, is this; a knob younger than the record must be at its default.
-
-    How a method is called in tables, and where it comes from, may change (fields without `compare`).
-    """
-    for knob in fields(config):
-        value = getattr(config, knob.name)
-        if not knob.compare:
-            continue
-        if knob.name not in saved:
-            if value != knob.default:
-                return False
-        elif is_dataclass(value):
-            if not isinstance(saved[knob.name], dict) or not same_configuration(saved[knob.name], value):
-                return False
-        elif saved[knob.name] != (list(value) if isinstance(value, tuple) else value):
-            return False
-    return set(saved) <= {knob.name for knob in fields(config)}
-
-
-def config_hash(config: Config) -> str:
-    """Eight hexadecimal digits that stand for a configuration."""
-    values = {key: value for key, value in as_json(config).items() if key != "family"}  # older folders are without it
-    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:8]
-
-
-def as_json(config: Config) -> dict:
-    """The configuration as plain values, as `config.json` holds it."""
-    return json.loads(json.dumps(config.as_dict()))
-
-
 def read_config(folder: Path) -> dict | None:
     """The configuration that a folder holds a run of, or None. Raises BadRecord where it is damaged."""
-    path = folder / "config.json"
+    return _saved(folder / "config.json")
+
+
+def _saved(path: Path) -> dict | None:
     try:
         return _object(path) if path.exists() else None
     except (ValueError, OSError) as error:

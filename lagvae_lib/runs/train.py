@@ -17,6 +17,7 @@ from safetensors.torch import save as safetensors
 
 from lagvae_lib import atomic
 from lagvae_lib.config.build import build_model
+from lagvae_lib.config.identity import as_json
 from lagvae_lib.config.machine import choose_device
 from lagvae_lib.config.profiles import Config, resolve
 from lagvae_lib.data import resolve_name
@@ -35,7 +36,6 @@ from lagvae_lib.runs.record import (
     BadRecord,
     Run,
     RunBusy,
-    as_json,
     auto_profile,
     folder_of,
     load,

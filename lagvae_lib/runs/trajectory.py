@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from lagvae_lib import atomic, paths
 from lagvae_lib.config.build import build_model
+from lagvae_lib.config.identity import same_configuration
 from lagvae_lib.config.profiles import Config, resolve
 from lagvae_lib.data.loading import Data, load
 from lagvae_lib.errors import BadValue
@@ -26,7 +27,7 @@ from lagvae_lib.inference import Batch, Optimisers
 from lagvae_lib.inference.aggressive import Aggressive
 from lagvae_lib.metrics.evaluate import spread_examples
 from lagvae_lib.metrics.grid import grid_posterior
-from lagvae_lib.runs.record import DAMAGE, Trajectory, same_configuration
+from lagvae_lib.runs.record import DAMAGE, Trajectory
 from lagvae_lib.training import OPTIMISERS
 
 POINTS = 50
