@@ -8,10 +8,11 @@ import torch
 
 from lagvae_lib.metrics import mutual_information as mutual
 from lagvae_lib.metrics.active_units import active_units, threshold_curve, variance_of_means
-from lagvae_lib.metrics.evaluate import spread_examples
+from lagvae_lib.metrics.evaluate import evaluate, information, spread_examples, validate
 from lagvae_lib.metrics.nll import importance_weighted, importance_weighted_curve, log_weights
 from lagvae_lib.models.gaussian import DiagonalGaussian, standard_log_prob
 from lagvae_lib.models.linear_gaussian import LinearEncoder, LinearGaussian, LinearVAE
+from lagvae_lib.models.priors import StandardNormal
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -220,3 +221,53 @@ def test_spread_examples_takes_short_and_long_in_proportion():
             seen += size
             share = seen / total * len(kept)
             assert abs(int((kept <= length).sum()) - share) <= max(sizes), "off by a batch at most"
+
+
+# -- the record's metrics, on a model of which all of them are known ---------------------------------------------------
+
+
+class Known(torch.nn.Module):
+    """A linear model whose posterior is diagonal, so that q can be exact; `wider` adds to the log of q's variances."""
+
+    def __init__(self, wider: float = 0.0):
+        super().__init__()
+        weight = torch.tensor([[1.5, 0.0], [0.0, 0.7], [0.0, 0.0]], dtype=torch.float64)
+        self.truth = LinearGaussian(weight, torch.tensor(0.5, dtype=torch.float64), torch.zeros(3, dtype=torch.float64))
+        self.decoder, self.prior, self.wider = self.truth, StandardNormal(), wider
+        self.x = self.truth.sample(600, generator(5))[0]
+
+    def encode(self, x):
+        q = self.truth.optimal_encoder()(x)
+        return DiagonalGaussian(q.mu, q.logvar + self.wider)
+
+    def prior_log_prob(self, z):
+        return standard_log_prob(z)
+
+
+def test_the_metrics_of_a_record_where_all_of_them_are_known():
+    model = Known()
+    evidence, q = model.truth.log_marginal(model.x), model.encode(model.x)
+    kl = float(0.5 * (q.mu**2 + q.logvar.exp() - 1 - q.logvar).sum(1).mean())
+    found = evaluate(model, model.x.split(50), generator(), iw_samples=(1, 5), draws=3)
+    assert found["nll_by_samples"] == pytest.approx(dict.fromkeys("15", -float(evidence.mean())))  # q is exact
+    assert found["nll_standard_error"] == pytest.approx(float(evidence.std() / len(evidence) ** 0.5))
+    assert found["kl"] == pytest.approx(kl) and found["elbo"] == pytest.approx(float(evidence.mean()), abs=0.15)
+    information_there = float(model.truth.mutual_information())
+    assert found["mi"] == pytest.approx(information_there, abs=0.2)
+    assert found["mi_large"] == pytest.approx(information_there, abs=0.15)
+    for suffix in ("", "_large"):
+        assert found[f"aggregate_kl{suffix}"] == pytest.approx(max(0.0, found["kl"] - found[f"mi{suffix}"]))
+    of_validation = validate(model, model.x.split(50), generator())
+    assert of_validation["loss"] == pytest.approx(of_validation["reconstruction"] + kl)
+    assert of_validation["loss"] == pytest.approx(-float(evidence.mean()), abs=0.15)
+
+
+def test_the_nll_of_a_record_is_the_bound_with_the_most_samples():
+    found = evaluate(Known(1.5), Known().x.split(50), generator(), iw_samples=(1, 50))
+    assert found["nll"] == found["nll_by_samples"]["50"] < found["nll_by_samples"]["1"] - 0.1
+
+
+def test_the_information_of_a_record_never_passes_the_log_of_its_examples():
+    model = Known(-20.0)
+    found = information(model, model.encode(model.x[:12]), [12], generator())
+    assert found["mi_large"] == pytest.approx(math.log(12), abs=1e-3)
