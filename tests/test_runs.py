@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,7 +16,7 @@ import torch
 from filelock import FileLock
 
 from lagvae_lib.config.identity import as_json, config_hash
-from lagvae_lib.runs import record, train
+from lagvae_lib.runs import provenance, record, train
 from tests.tiny import tiny_config, tiny_data
 
 TIMES = ("seconds", "cpu_seconds", "provenance")
@@ -105,6 +106,32 @@ def test_a_start_that_was_abandoned_keeps_no_place():
         assert record.folder_of(config) != folder
     (folder / "checkpoint.pt").touch()
     assert record.folder_of(config) != folder
+
+
+def test_a_place_that_another_run_took_meanwhile_is_left_to_it(monkeypatch):
+    """Two processes choose an empty folder at once, and the second waits for the first."""
+    config, data = tiny_config("vae"), tiny_data()
+    other = replace(config, schedule=replace(config.schedule, lr=0.5))
+    folder, held = record.folder_of(config), train._held
+
+    @contextmanager
+    def taken_before(place, report):
+        with held(place, report):
+            if place == folder:
+                (folder / "config.json").write_text(json.dumps(as_json(other)))
+                (folder / "checkpoint.pt").touch()
+            yield
+
+    monkeypatch.setattr(train, "_held", taken_before)
+    assert train.run(config, data).folder == folder.with_name(f"seed0-{config_hash(config)}")
+    assert record.read_config(folder) == as_json(other) and not (folder / "metrics.json").exists()
+
+
+def test_a_record_names_the_code_that_trained_it(monkeypatch):
+    """And not a commit made while it trained."""
+    monkeypatch.setattr(provenance, "_git", lambda *command: "before")
+    monkeypatch.setattr(train.Trainer, "load_best", lambda self: monkeypatch.setattr(provenance, "_git", lambda *c: ""))
+    assert train.run(tiny_config("vae"), tiny_data()).metrics["provenance"]["git"] == "before"
 
 
 def test_a_record_without_one_of_its_files_or_its_provenance(results):

@@ -12,11 +12,14 @@ from lagvae_lib.data.loading import Data
 from lagvae_lib.numerics import describe
 
 
+def code_version() -> dict:
+    """The commit that this process runs, asked for before the long part: a commit made meanwhile is not what ran."""
+    return {"git": _git("rev-parse", "HEAD"), "modified": bool(_git("status", "--porcelain", "--", "lagvae_lib"))}
+
+
 def provenance(data: Data, device: str) -> dict:
-    """What a number can be traced back to."""
+    """What a number can be traced back to, beside the code (`code_version`)."""
     return {
-        "git": _git("rev-parse", "HEAD"),
-        "modified": bool(_git("status", "--porcelain", "--", "lagvae_lib")),
         "data": data.name,
         "data_source": data.source,
         "data_sha256": data.sha256,

@@ -217,23 +217,34 @@ def folder_of(config: Config) -> Path:
     """The run's folder: `seed<k>`, or `seed<k>-<hash>` where that holds a run of another configuration."""
     base = paths.results_dir() / "runs" / config.profile / config.dataset / config.method.name
     plain = base / f"seed{config.seed}"
-    saved = read_config(plain)
-    if saved is None or same_run(saved, _saved(plain / "metrics.json") or {}, config) or _abandoned(plain):
+    if _is_of(plain, config) or (may_hold(plain, config) and not _at_work(plain)):
         return plain
     return base / f"seed{config.seed}-{config_hash(config)}"
 
 
-def _abandoned(folder: Path) -> bool:
-    """Whether a run was begun here and ended before its first checkpoint, so that another may have the place."""
-    if any((folder / name).exists() for name in ("metrics.json", "checkpoint.pt")):
-        return False
+def may_hold(folder: Path, config: Config) -> bool:
+    """Whether a folder holds this run, none, or another that ended before its first checkpoint and gives up its place.
+
+    To be asked again once the folder is held: the process that held it before may have got further.
+    """
+    begun = any((folder / name).exists() for name in ("metrics.json", "checkpoint.pt"))
+    return not begun or _is_of(folder, config)
+
+
+def _is_of(folder: Path, config: Config) -> bool:
+    saved = read_config(folder)
+    return saved is None or same_run(saved, _saved(folder / "metrics.json") or {}, config)
+
+
+def _at_work(folder: Path) -> bool:
+    """Whether a process holds the folder, or it is not ours to touch."""
     from filelock import FileLock, Timeout  # a notebook's first cell reads records and locks none
 
     try:
         with FileLock(folder / LOCK, timeout=0):
-            return True
-    except (Timeout, OSError):  # it is at work, or not ours to touch
-        return False
+            return False
+    except (Timeout, OSError):
+        return True
 
 
 def finished(config: Config) -> bool:

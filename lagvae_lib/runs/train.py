@@ -28,7 +28,7 @@ from lagvae_lib.metrics.evaluate import IW_SAMPLES, evaluate, spread_examples
 from lagvae_lib.numerics import numerics
 from lagvae_lib.runs.codes import codes_of, words_of_units
 from lagvae_lib.runs.observe import observer
-from lagvae_lib.runs.provenance import provenance
+from lagvae_lib.runs.provenance import code_version, provenance
 from lagvae_lib.runs.record import (
     AGAIN,
     LOCK,
@@ -39,6 +39,7 @@ from lagvae_lib.runs.record import (
     auto_profile,
     folder_of,
     load,
+    may_hold,
     on_record,
     settled_precision,
 )
@@ -94,19 +95,26 @@ def run(
     if (folder / "metrics.json").exists():
         return loaded(config, report)
     with _held(folder, report), threads_for(config), numerics(config.precision, deterministic):
-        if (folder / "metrics.json").exists():  # the process that held the run until now has finished it
-            return loaded(config, report)
-        atomic.write_json(folder / "config.json", as_json(config))
-        trainer = trainer_of(config, data, device)
-        checkpoint = folder / "checkpoint.pt"
-        if checkpoint.exists():
-            resume(trainer, checkpoint)
-            report(f"resumed at epoch {trainer.state.epoch + 1}, iteration {trainer.state.iteration}")
-        with _said_if_it_diverges(config):
-            trainer.fit(_Checkpoints(checkpoint, checkpoint_seconds, report))
-        save(checkpoint, trainer.state_dict())
-        _finish(folder, config, data, trainer, device)
-    return load(folder)
+        if not_taken := may_hold(folder, config):  # by the process that held it until now
+            if (folder / "metrics.json").exists():  # which has finished this very run
+                return loaded(config, report)
+            code = code_version()
+            trainer = trainer_of(config, data, device)
+            _train(folder, config, trainer, checkpoint_seconds, report)
+            _finish(folder, config, data, trainer, device, code)
+    return load(folder) if not_taken else run(config, data, device, report, checkpoint_seconds, deterministic)
+
+
+def _train(folder: Path, config: Config, trainer: Trainer, seconds: float, report: Callable[[str], None]) -> None:
+    """From the folder's checkpoint, or from the start, to the end of training."""
+    atomic.write_json(folder / "config.json", as_json(config))
+    checkpoint = folder / "checkpoint.pt"
+    if checkpoint.exists():
+        resume(trainer, checkpoint)
+        report(f"resumed at epoch {trainer.state.epoch + 1}, iteration {trainer.state.iteration}")
+    with _said_if_it_diverges(config):
+        trainer.fit(_Checkpoints(checkpoint, seconds, report))
+    save(checkpoint, trainer.state_dict())
 
 
 def loaded(config: Config, report: Callable[[str], None]) -> Run:
@@ -223,8 +231,8 @@ def trainer_of(config: Config, data: Data, device: str) -> Trainer:
     )
 
 
-def _finish(folder: Path, config: Config, data: Data, trainer: Trainer, device: str) -> None:
-    """Evaluate the selected model and write the record, `metrics.json` last."""
+def _finish(folder: Path, config: Config, data: Data, trainer: Trainer, device: str, code: dict) -> None:
+    """Evaluate the selected model and write the record, `metrics.json` last. code: that trained, `code_version`."""
     trainer.load_best()
     start = time.perf_counter(), time.process_time()
     samples = [k for k in IW_SAMPLES if k < config.evaluation.iw_samples] + [config.evaluation.iw_samples]
@@ -253,7 +261,7 @@ def _finish(folder: Path, config: Config, data: Data, trainer: Trainer, device: 
     progress["probe"] = sum(map(len, spread_examples(data.valid, config.evaluation.probe)))
     times = {"seconds": _rounded(seconds), "cpu_seconds": _rounded(cpu)}
     atomic.write_json(
-        folder / "metrics.json", identity | metrics | progress | times | {"provenance": provenance(data, device)}
+        folder / "metrics.json", identity | metrics | progress | times | {"provenance": code | provenance(data, device)}
     )
     (folder / "checkpoint.pt").unlink(missing_ok=True)
 
