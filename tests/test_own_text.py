@@ -54,6 +54,24 @@ def test_unknown_words_that_no_training_can_mend_are_a_warning(tmp_path):
     assert any("of the words of test are unknown; more text" in note for note in said)
 
 
+def test_batches_too_small_for_their_mi_are_a_warning(tmp_path):
+    """A batch of one document has no MI, one of two at most log 2."""
+    settings = resolve("yelp-small", "vae", "quick", 0).data
+    rng = random.Random(1)
+    for lengths, expected in ((range(4, 24), True), ((6, 7), False)):
+        rows = [
+            " ".join(rng.choices(["a", "b", "c", "d", "e", "f", "g", "h"], k=rng.choice(lengths))) for _ in range(400)
+        ]
+        found = load(str(write(tmp_path / "a.txt", rows)), settings, profile="quick")
+        sizes = [len(x) for x in found.valid]
+        said = [note for note in warnings(found.notes) if "stop_metric=mi_large" in note]
+        assert bool(said) == expected and len(said) <= 1
+        if said:
+            cap = np.average(np.log(sizes), weights=sizes)
+            assert f"{sum(sizes)} validation documents make {len(sizes)} batches" in said[0]
+            assert f"at most {cap:.1f} nats" in said[0]
+
+
 @pytest.mark.parametrize(
     ("name", "first", "form", "says"),
     [

@@ -312,6 +312,15 @@ def test_knobs_of_the_optimisation():
         ("aggressive+max_steps=5", "max_steps must be at least the window of 15, not 5"),
         ("bn-vae+scale=0", r"scale must be above 0, not 0\.0"),
         ("sa-vae+momentum=1", r"momentum must be at least 0 and below 1, not 1\.0"),
+        ("vae+delta=5", "delta has no effect without posterior=floor"),
+        ("delta-vae+posterior=gaussian+delta=5", "delta has no effect without posterior=floor"),
+        ("vae+scale=0.4", "scale has no effect without posterior=batch-norm"),
+        ("vae+pseudo_inputs=4", "pseudo_inputs has no effect without prior=vamp"),
+        ("vae+start=0.5", "start has no effect without anneal_epochs"),
+        ("autoregressive+decoder=skip", "a model without z has no use for decoder"),
+        ("autoregressive+kl_weight=0.5", "a model without z has no use for kl_weight"),
+        ("aggressive+fixed_steps=10+window=5", "fixed_steps leaves nothing to window"),
+        ("vampprior-2level+decoder=local", "a model of two levels has the decoder standard alone, not 'local'"),
     ],
 )
 def test_an_impossible_value_is_refused_with_the_valid_range(name, message):

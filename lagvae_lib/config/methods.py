@@ -48,6 +48,8 @@ class Variant:
         choose(self.decoder, DECODERS, "decoder")
         if self.levels not in (1, 2):
             raise BadValue(f"levels must be 1 or 2, not {self.levels}")
+        if self.levels == 2 and self.decoder != "standard":
+            raise BadValue(f"a model of two levels has the decoder standard alone, not {self.decoder!r}")
         require(self, "scale delta", above=0)
         require(self, "pseudo_inputs", least=1)
 
@@ -203,7 +205,33 @@ def find(name: str) -> Method:
             method = replace(method, label=_noted(method.label, note))
     own = wanted.pop("", {})
     changed = {part: replace(getattr(method, part), **knobs) for part, knobs in wanted.items()}
-    return replace(method, name=name, **changed, **own)
+    method = replace(method, name=name, **changed, **own)
+    for part in changed:
+        _check_effect(method, part, wanted[part])
+    return method
+
+
+# Knobs that mean something beside another alone
+NEEDS = {
+    "scale": "posterior=batch-norm",
+    "delta": "posterior=floor",
+    "pseudo_inputs": "prior=vamp",
+    "start": "anneal_epochs",
+    "ramp": "anneal_epochs",
+}
+
+
+def _check_effect(method: Method, part: str, wanted: dict) -> None:
+    """Refuse a knob that would change a run's name and nothing else."""
+    if method.model == "autoregressive" and part != "inference":
+        raise BadValue(f"{method.name}: a model without z has no use for {', '.join(wanted)}")
+    for knob in wanted.keys() & NEEDS.keys():
+        other, _, value = NEEDS[knob].partition("=")
+        has = getattr(getattr(method, part), other)
+        if not has or (value and has != value):
+            raise BadValue(f"{method.name}: {knob} has no effect without {NEEDS[knob]}")
+    if idle := wanted.keys() & {"window", "max_steps", "inner_test"} if "fixed_steps" in wanted else ():
+        raise BadValue(f"{method.name}: fixed_steps leaves nothing to {', '.join(sorted(idle))}")
 
 
 def _aggressive(method: Method) -> Method:

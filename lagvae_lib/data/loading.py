@@ -1,7 +1,8 @@
 """Data sets ready to train on: `load` gives the three splits as batches, and says where they came from."""
 
+import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Protocol
 
@@ -76,6 +77,9 @@ def predicted_words(x: Tensor) -> int:
     return x.shape[0] * (x.shape[1] - 1)
 
 
+ENOUGH_NATS = 1.0  # that the MI within batches can show; the codes of `quick` and `scaled` text hold about as much
+
+
 def load(dataset: str, settings, *, profile: str) -> Data:
     """The data set that `dataset` means at `profile`, shrunk to `settings` (a `DataSettings`).
 
@@ -140,7 +144,22 @@ def _text(name: str, settings) -> Data:
             else text_corpus(name, **options, known_only=settings.known_only)
         )
     splits = [TextBatches(corpus.splits[split], settings.batch_size) for split in ("train", "valid", "test")]
+    if is_file(name):
+        corpus = replace(corpus, notes=(*corpus.notes, *_small_batches([len(x) for x in splits[1]])))
     return _as_data(corpus, splits, corpus.vocab, predicted_words)
+
+
+def _small_batches(sizes: list[int]) -> list[str]:
+    """What validation batches of these sizes do to the MI within them, which decides when the aggressive stage ends:
+    the estimate of a batch of B documents is at most log B."""
+    cap = sum(size * math.log(size) for size in sizes) / sum(sizes)
+    if cap >= ENOUGH_NATS:
+        return []
+    return [
+        f"warning: the {sum(sizes):,} validation documents make {len(sizes):,} batches, each of one length, and the MI "
+        f"within them is at most {cap:.1f} nats: it may not tell when the aggressive stage should end; "
+        "`+stop_metric=mi_large` in the method's name takes the MI over all of them instead"
+    ]
 
 
 def _users_corpus(name: str, options: dict) -> Corpus:
