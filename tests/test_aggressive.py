@@ -97,9 +97,9 @@ def test_the_loop_ends_with_the_first_window_whose_mean_loss_rose():
     assert done.steps == 6
 
 
-def steps_until_stop(losses, **knobs):
-    """Inner steps that Algorithm 1 makes when single steps have these losses, one unit each."""
-    given = iter(losses)
+def steps_until_stop(losses, units=None, **knobs):
+    """Inner steps that Algorithm 1 makes when single steps have these losses, in so many units, else one each."""
+    given, counts = iter(losses), iter(units or [1] * len(losses))
 
     class Scripted(Stranger):
         def loss(self, x, kl_weight):
@@ -107,9 +107,84 @@ def steps_until_stop(losses, **knobs):
             return still._replace(loss=0 * still.loss + next(given))
 
     model = Scripted()
-    batch = Batch(torch.zeros(1, 6), lambda: torch.zeros(1, 6))
+    batch = Batch(torch.zeros(1, 6), lambda: torch.zeros(1, 6), units=lambda x: next(counts))
     algorithm = Aggressive(max_steps=len(losses), **knobs)
     return algorithm.inner_loop(model, batch, torch.optim.SGD(model.enc.parameters(), 0.1)).steps
+
+
+@pytest.mark.parametrize("clip", ["joint", "separate"])
+def test_an_iteration_is_the_printed_one(clip):
+    """Against the algorithm written out with torch's own clipping: weight, batches, norms and the order of it all."""
+    weight, max_norm, lr, window = 0.3, 5.0, 0.02, 2
+    ends = []
+    for form in ("ours", "written out"):
+        model, batch, optimisers = setting(lr)
+        torch.manual_seed(5)
+        if form == "ours":
+            algorithm = Aggressive(window=window, clip=clip, max_norm=max_norm)
+            step = algorithm.step(model, batch._replace(kl_weight=weight), optimisers, algorithm.begin())
+            ends.append((step.inner_steps, round(step.clipped * (step.inner_steps + 1)), values(model)))
+        else:
+            ends.append(written_out(model, batch, weight, max_norm, lr, window, clip))
+    (steps, clipped, ours), (other_steps, other_clipped, theirs) = ends
+    assert steps == other_steps > 2 * window and clipped == other_clipped
+    assert 0 < clipped < steps, "both a clipped and a free step are wanted"
+    for a, b in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)
+
+
+def written_out(model, batch, weight, max_norm, lr, window, clip):
+    halves = {"enc": list(model.enc.parameters()), "dec": list(model.dec.parameters())}
+    everything, losses, clipped = halves["enc"] + halves["dec"], [], 0
+
+    def move(half, x):
+        gradients = torch.autograd.grad(model.loss(x, weight).loss.mean(), everything)
+        for parameter, gradient in zip(everything, gradients, strict=True):
+            parameter.grad = gradient.clone()
+        norm = nn.utils.clip_grad_norm_(everything if clip == "joint" else halves[half], max_norm)
+        with torch.no_grad():
+            for parameter in halves[half]:
+                parameter -= lr * parameter.grad
+        return int(norm > max_norm)
+
+    x = batch.x
+    while len(losses) < 99:
+        state = torch.get_rng_state()
+        losses.append(model.loss(x, weight).loss.sum().item())
+        torch.set_rng_state(state)
+        clipped += move("enc", x)
+        of_two = len(losses) % window == 0 and len(losses) > window
+        if of_two and sum(losses[-window:]) > sum(losses[-2 * window : -window]):
+            break
+        x = batch.draw()
+    clipped += move("dec", batch.x)
+    return len(losses), clipped, values(model)
+
+
+def test_windows_are_compared_by_the_mean_loss_of_a_unit():
+    """Sum of losses over sum of units: 7 / 4, then 1.6, then 1; the mean of the ratios would have risen to 1.6."""
+    losses, units = [6.0, 1.0, 1.6, 1.6, 1.0, 1.0, 2.0, 1.0], [3, 1, 1, 1, 1, 1, 1, 1]
+    assert steps_until_stop(losses, units, window=2) == 8
+    assert steps_until_stop([6.0, 4.0, 3.0], [2, 1, 1], window=1) == 2  # 3, then 4, though 6 came before 4
+
+
+def test_windows_of_the_same_mean_do_not_end_the_loop_nor_equal_mi_the_stage():
+    assert steps_until_stop([1.0, 1.0, 1.0, 1.0, 1.0, 2.0], window=2) == 6
+    assert epochs_until_stop(Aggressive(), [0.2, 0.2, 0.1, 0.3]) == 3
+
+
+def test_clipped_is_the_share_of_all_gradients_of_an_iteration():
+    for large, share in (({1, 2, 3}, 0.75), ({2}, 0.25), ({4}, 0.25), ({1, 2, 3, 4}, 1.0), (set(), 0.0)):
+        model, batch, optimisers = setting()
+        original, calls = model.loss, iter(range(1, 5))
+
+        def loss(x, w, original=original, calls=calls, large=large):
+            found = original(x, w)
+            return found._replace(loss=found.loss * (1e3 if next(calls) in large else 1e-6))
+
+        model.loss = loss
+        algorithm = Aggressive(fixed_steps=3)
+        assert float(algorithm.step(model, batch, optimisers, algorithm.begin()).clipped) == pytest.approx(share)
 
 
 def test_the_gain_is_tested_against_its_standard_error():
@@ -200,6 +275,11 @@ def test_the_stage_ends_by_the_rule_of_text_and_by_that_of_images():
     text, images = Aggressive(), Aggressive(stop_reference="best", stop_patience=3)
     assert epochs_until_stop(text, [-0.1, 0.2, 0.3, 0.29, 0.5]) == 4
     assert epochs_until_stop(text, [0.1, 0.2, 0.3]) is None
+    by_reference = {r: Aggressive(stop_reference=r, stop_patience=2) for r in ("previous", "best")}
+    assert {r: epochs_until_stop(a, [1.0, 0.8, 0.9, 0.85]) for r, a in by_reference.items()} == {
+        "previous": 4,
+        "best": 3,
+    }
     # below the best in epochs 2, 3 and 5: cumulative, not in a row
     assert epochs_until_stop(images, [1.0, 0.8, 0.9, 1.1, 1.0, 2.0]) == 5
 
