@@ -199,6 +199,8 @@ class Trainer:
             generator = noise(self.seed, VALIDATION, state.epoch)
             values = validate(self.evaluated, self.valid, generator, self.mi_draws)
         self._lap("evaluation")
+        if not math.isfinite(values["loss"]):
+            raise FloatingPointError(f"the validation loss is {values['loss']} after epoch {state.epoch + 1}")
         state.history.append(self._history_row(values))
         if state.epoch >= self.first_epoch:
             self.inference.epoch_end(state.inference, values["mi"], values["mi_large"])

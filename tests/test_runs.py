@@ -134,6 +134,44 @@ def test_a_record_names_the_code_that_trained_it(monkeypatch):
     assert train.run(tiny_config("vae"), tiny_data()).metrics["provenance"]["git"] == "before"
 
 
+def test_what_is_evaluated_is_the_selected_model(monkeypatch, results):
+    config, data = tiny_config("vae"), tiny_data()
+    expected = numbers(train.run(config, data))
+    fit = train.Trainer.fit
+
+    def and_spoilt(self, after_iteration):
+        fit(self, after_iteration)
+        with torch.no_grad():
+            for parameter in self.model.parameters():
+                parameter.zero_()
+
+    monkeypatch.setattr(train.Trainer, "fit", and_spoilt)
+    monkeypatch.setenv("LAGVAE_RESULTS", str(results / "again"))
+    assert numbers(train.run(config, data)) == expected
+
+
+def test_a_seed_decides_the_model_the_order_and_the_noise_whatever_was_drawn_before(monkeypatch):
+    data, made, evaluated = tiny_data(), {}, train.evaluate
+    seeds = []
+
+    def evaluate(model, batches, generator, *args, **kwargs):
+        seeds.append(generator.initial_seed())
+        return evaluated(model, batches, generator, *args, **kwargs)
+
+    monkeypatch.setattr(train, "evaluate", evaluate)
+    for seed, before in ((0, 7), (0, 8), (1, 7)):
+        torch.manual_seed(before)
+        trainer = train.trainer_of(tiny_config("vae", seed), data, "cpu")
+        made[seed, before] = trainer, torch.rand(1), trainer.train.order(trainer.order_generator)
+    (a, first, order), (b, second, other_order), (c, third, _) = made.values()
+    flat = [torch.cat([p.flatten() for p in trainer.model.parameters()]) for trainer in (a, b, c)]
+    assert torch.equal(flat[0], flat[1]) and not torch.equal(flat[0], flat[2])
+    assert first == second != third and order == other_order
+    for seed in (0, 1):
+        train.run(tiny_config("vae", seed), data)
+    assert seeds == [train.noise(seed, train.FINAL, 0).initial_seed() for seed in (0, 1)] and len(set(seeds)) == 2
+
+
 def test_a_record_without_one_of_its_files_or_its_provenance(results):
     config, data = tiny_config("vae"), tiny_data()
     made, lines = train.run(config, data), []

@@ -9,7 +9,9 @@ import torch
 from lagvae_lib.config.build import build_model
 from lagvae_lib.config.methods import find
 from lagvae_lib.config.profiles import resolve
+from lagvae_lib.inference import Step
 from lagvae_lib.inference.amortised import Amortised
+from lagvae_lib.models.vae import Loss
 from lagvae_lib.objectives import Objective
 from lagvae_lib.schedule import Schedule
 from lagvae_lib.training import Trainer
@@ -205,6 +207,54 @@ def test_looks_do_not_change_the_training():
     seen = [row["iteration"] for row in looked.state.observations]
     assert seen == [t for t in range(len(looked.train) + 1) if t <= 2 or t % 5 == 0]
     assert blind.state.observations == []
+
+
+class Script:
+    """A strategy that moves nothing, gives the losses 1, 2, ..., and keeps what it was given."""
+
+    def __init__(self):
+        self.sizes, self.weights, self.information = [], [], []
+
+    def begin(self):
+        return {}
+
+    def step(self, model, batch, optimisers, state):
+        self.sizes.append(len(batch.x))
+        self.weights.append(batch.kl_weight)
+        loss = torch.tensor(float(len(self.sizes)))
+        return Step(Loss(loss, 2 * loss, 3 * loss))
+
+    def epoch_end(self, state, mi, mi_large=None):
+        self.information.append((mi, mi_large))
+
+    def evaluated(self, model):
+        return model
+
+
+def test_a_strategy_is_given_the_weight_and_both_mi_and_an_epoch_s_means_are_over_its_examples():
+    made, script = trainer(max_epochs=2), Script()
+    made.inference, made.objective = script, Objective(start=0.1, anneal_epochs=1.5)
+    made.fit()
+    updates, rows = len(made.train), made.state.history
+    assert script.weights == [made.objective.weight(t, updates) for t in range(1, 2 * updates + 1)]
+    assert len(set(script.weights)) > updates
+    losses, sizes = range(1, updates + 1), script.sizes[:updates]
+    mean = sum(n * loss for n, loss in zip(sizes, losses, strict=True)) / sum(sizes)
+    assert mean != pytest.approx(sum(losses) / updates, rel=1e-3), "batches of different sizes are wanted"
+    assert [rows[0][f"train_{name}"] for name in ("loss", "reconstruction", "kl")] == pytest.approx(
+        [mean, 2 * mean, 3 * mean]
+    )
+    assert script.information == [(row["valid_mi"], row["valid_mi_large"]) for row in rows]
+    assert all(mi != large for mi, large in script.information)
+
+
+def test_a_validation_loss_that_is_no_number_ends_the_training():
+    made = trainer(max_epochs=2)
+    made.inference = Script()
+    with torch.no_grad():
+        next(made.model.decoder_parameters()).fill_(math.nan)
+    with pytest.raises(FloatingPointError, match="the validation loss is nan after epoch 1"):
+        made.fit()
 
 
 def test_history_has_a_row_an_epoch_and_the_stage_of_each():
