@@ -24,7 +24,6 @@ RESULTS = paths.ROOT / "results"
 OLDER = {
     "paper/synthetic": """cnn-vae/seed0 free-bits/seed0 pretrain-free-bits/seed0
         sa-vae-anneal+steps=5+max_epochs=15/seed0""",
-    "scaled/yelp-small": "cnn-vae/seed0",
     "scaled/omniglot-28": """autoregressive/seed1 autoregressive/seed2 vae/seed1 vae/seed2 vae-anneal/seed1
         vae-anneal/seed2 aggressive/seed1 aggressive/seed2 aggressive-anneal/seed1 aggressive-anneal/seed2
         sa-vae+steps=5+max_epochs=15/seed0
