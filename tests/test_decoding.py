@@ -155,6 +155,12 @@ def test_sampled_frequencies_match_the_probabilities(temperature):
     assert result.pvalue > 1e-3
 
 
+def test_at_a_temperature_of_nearly_nothing_the_most_probable_words_are_drawn():
+    decoder, z = decoder_of(scale=0.7), torch.randn(6, NZ)
+    found = sampled(decoder, z, 9, temperature=1e-40, generator=torch.Generator().manual_seed(0))
+    assert found.words.tolist() == greedy(decoder, z, 9).words.tolist()
+
+
 @torch.no_grad()
 def probability(decoder, sentence, z, temperature):
     """Of a sentence under the tempered model without <pad> and <s>, word by word and by plain softmax."""

@@ -2,12 +2,14 @@
 
 import hashlib
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lagvae_lib.config.profiles import resolve
 from lagvae_lib.data import corpora
 from lagvae_lib.data.corpora import (
     SPLITS,
@@ -18,6 +20,7 @@ from lagvae_lib.data.corpora import (
     text_corpus,
     user_corpus,
 )
+from lagvae_lib.data.loading import load
 from lagvae_lib.data.sources import SOURCES, DataError, Source, SourceFile, fetch
 from lagvae_lib.data.text import (
     MAX_LINE,
@@ -230,6 +233,14 @@ def test_options_shrink_a_corpus(tmp_path):
         cut = [whole.vocab.decode(s)[:4] for s in whole.splits[split]][: len(part.splits[split])]
         kept = [[w if w in part.vocab.ids else "<unk>" for w in words] for words in cut]
         assert [part.vocab.decode(s) for s in part.splits[split]] == kept
+
+
+def test_a_size_of_one_split_alone_leaves_the_others_whole(tmp_path):
+    path, given_sizes = str(write(tmp_path, user_lines())), resolve("yelp-small", "vae", "paper", 0).data
+    whole, part = (load(path, of, profile="paper") for of in (given_sizes, replace(given_sizes, train=50)))
+    assert [s.examples for s in (part.train, part.valid, part.test)] == [50, whole.valid.examples, whole.test.examples]
+    with pytest.raises(ValueError, match="three numbers"):
+        user_corpus(path, sizes=(50, None, 0))
 
 
 def test_cutting_keeps_splits_apart(tmp_path):

@@ -73,13 +73,13 @@ class Options:
 
     max_len: int | None = None
     vocab_size: int | None = None
-    sizes: tuple[int, int, int] | None = None
+    sizes: tuple[int | None, int | None, int | None] | None = None
     known_only: bool = False
 
     def __post_init__(self):
         if self.max_len is not None and self.max_len < 1:
             raise ValueError(f"max_len is {self.max_len}; it must be at least 1 word, or None")
-        if self.sizes is not None and (len(self.sizes) != 3 or min(self.sizes) < 1):
+        if self.sizes is not None and (len(self.sizes) != 3 or any(n is not None and n < 1 for n in self.sizes)):
             raise ValueError(f"sizes is {self.sizes}; it must be three numbers (train, valid, test) of at least 1")
 
 
@@ -122,7 +122,7 @@ def text_corpus(
     *,
     max_len: int | None = None,
     vocab_size: int | None = None,
-    sizes: tuple[int, int, int] | None = None,
+    sizes: tuple[int | None, int | None, int | None] | None = None,
     known_only: bool = False,
 ) -> Corpus:
     """The named text data set; options as in `Options`.
@@ -150,7 +150,7 @@ def user_corpus(
     *,
     max_len: int | None = None,
     vocab_size: int | None = None,
-    sizes: tuple[int, int, int] | None = None,
+    sizes: tuple[int | None, int | None, int | None] | None = None,
     label_column: str | None = None,
 ) -> Corpus:
     """A corpus from the user's own UTF-8 text file, one document per line, split 80/10/10.
@@ -314,8 +314,9 @@ def _cut(splits: Splits, options: Options) -> tuple[Splits, list[str]]:
         splits, dropped = _separate(splits)
         notes.append(f"documents cut to {options.max_len} words; {dropped:,} of them left out to keep splits apart")
     for split, size in zip(SPLITS, options.sizes or (), strict=False):
-        notes.append(f"{split}: the first {min(size, len(splits[split])):,} of {len(splits[split]):,} documents")
-        splits = {**splits, split: splits[split][:size]}
+        if size is not None:
+            notes.append(f"{split}: the first {min(size, len(splits[split])):,} of {len(splits[split]):,} documents")
+            splits = {**splits, split: splits[split][:size]}
     return splits, notes
 
 

@@ -137,7 +137,7 @@ def _text(name: str, settings) -> Data:
     if name == "grammar":
         corpus = grammar_corpus(*(size or default for size, default in zip(sizes, (10_000, 1_000, 1_000), strict=True)))
     else:
-        options["sizes"] = sizes if all(sizes) else None
+        options["sizes"] = sizes if any(sizes) else None
         corpus = (
             _users_corpus(name, options)
             if is_file(name)

@@ -65,7 +65,7 @@ def sampled(
         # the largest of log p + Gumbel noise is a draw from p; so one generator serves any device
         device = log_p.device if generator is None else generator.device
         waiting = torch.empty(log_p.shape, dtype=log_p.dtype, device=device).exponential_(generator=generator)
-        return (log_p / temperature - waiting.log().to(log_p.device)).argmax(1)
+        return (log_p - temperature * waiting.log().to(log_p.device)).argmax(1)
 
     return _generate(decoder, z, max_tokens, rows, draw, forbidden)
 
