@@ -167,6 +167,8 @@ def test_a_seed_decides_the_model_the_order_and_the_noise_whatever_was_drawn_bef
     flat = [torch.cat([p.flatten() for p in trainer.model.parameters()]) for trainer in (a, b, c)]
     assert torch.equal(flat[0], flat[1]) and not torch.equal(flat[0], flat[2])
     assert first == second != third and order == other_order
+    train.trainer_of(tiny_config("skip-vae"), data, "cpu")  # its initialisation draws more
+    assert torch.rand(1) == first
     for seed in (0, 1):
         train.run(tiny_config("vae", seed), data)
     assert seeds == [train.noise(seed, train.FINAL, 0).initial_seed() for seed in (0, 1)] and len(set(seeds)) == 2
