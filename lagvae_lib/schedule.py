@@ -71,7 +71,7 @@ class Progress:
         """
         best, falls = loss < self.best_loss, False
         self.best_loss = min(self.best_loss, loss)
-        if loss < self.reference_loss:
+        if loss <= self.reference_loss:  # a tie is no bad epoch, as released
             self.reference_loss, self.bad_epochs = loss, 0
         else:
             self.bad_epochs += 1

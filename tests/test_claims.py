@@ -132,6 +132,22 @@ def test_information_is_kept_only_where_there_is_a_code():
     assert verdict(vacuous, vae, little, control) == HOLDS
 
 
+def test_a_claim_of_two_conditions_fails_with_one_whatever_the_other_says():
+    """An order that is open, and a level that is missed for certain."""
+    vae, little = row("vae", [0.0, 0.01, 0.0], "mi_large"), row("aggressive", [0.0, 0.0, 0.012], "mi_large")
+    order = replace(KEEPS, criterion=replace(KEEPS.criterion, least=-inf))
+    control = row("vae-anneal", [-1.0, -1.01, -1.0], "mi_large")
+    assert verdict(order, vae, little, control) == OPEN
+    assert verdict(KEEPS, vae, little, control) == FAILS
+
+
+def test_a_method_and_its_control_are_compared_without_the_margin_of_the_claim():
+    runs = row("aggressive", [100.2, 101.21, 102.2]) + row("vae-anneal", [100.0, 101.0, 102.0])
+    as_good = Order("nll", "vae-anneal", sign=-1, margin=0.5)
+    assert as_good(runs, "aggressive").verdict == HOLDS
+    assert replace(as_good, against="vae").between(runs, "aggressive", "vae-anneal").verdict == FAILS
+
+
 def test_an_order_without_an_interval_decides_by_noise_and_its_control_tells():
     vae, noise = row("vae", [100.0, 101.0, 102.0]), row("aggressive", [98.0, 101.5, 102.0])
     vacuous = replace(BETTER, criterion=replace(BETTER.criterion, confidence=0.0))

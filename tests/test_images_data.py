@@ -83,7 +83,7 @@ def test_burdas_file(tmp_path, monkeypatch):
     stored = np.zeros((784, 60))
     for column in range(60):
         image = np.zeros((SIZE, SIZE))
-        image[3, column % SIZE] = 0.75
+        image[3, column % SIZE] = (column + 1) / 64
         stored[:, column] = image.flatten(order="F")
     path = tmp_path / "chardata.mat"
     monkeypatch.setattr(images, "BURDA", {"data": 60, "testdata": 20})
@@ -92,8 +92,11 @@ def test_burdas_file(tmp_path, monkeypatch):
     monkeypatch.setattr(images, "fetch", lambda name: {"mat": path} if name == "omniglot" else _missing())
     found = image_set("omniglot")
     assert [len(part) for part in found.splits.values()] == [54, 6, 20]
+    value = {name: (64 * part.sum((1, 2))).tolist() for name, part in found.splits.items()}
+    assert sorted(value["train"] + value["valid"]) == list(range(1, 61))  # each in one of the two
+    assert value["test"] == list(range(1, 21))
     for part in found.splits.values():
-        assert (part[:, 3].sum(1) == 0.75).all() and part.sum() == 0.75 * len(part)
+        assert torch.equal(part[:, 3].sum(1), part.sum((1, 2)))
     assert torch.equal(found.splits["test"][5, 3].nonzero(), torch.tensor([[5]]))
 
 

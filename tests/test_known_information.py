@@ -32,6 +32,14 @@ def between(distance: float) -> float:
     return float(torch.trapezoid(torch.xlogy(p, p / p.mean(0)).mean(0), z))
 
 
+def test_an_example_is_not_read_from_its_own_posterior():
+    """Codes that tell every example from every other, and classes at random: nothing is known of a new example."""
+    generator = torch.Generator().manual_seed(0)
+    mu = 100.0 * torch.arange(200)[:, None].double()
+    classes = torch.nn.functional.one_hot(torch.randint(2, (200,), generator=generator), 2)
+    assert class_information(DiagonalGaussian(mu, torch.zeros_like(mu)), classes, generator) < 0
+
+
 @pytest.mark.parametrize("distance", [1.0, 3.0])
 def test_it_is_the_information_of_two_gaussians(distance):
     found = class_information(*coded(distance), torch.Generator().manual_seed(0))

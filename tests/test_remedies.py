@@ -45,7 +45,7 @@ class Grey:
 def test_no_free_bits_is_the_elbo_and_more_only_raise_the_loss():
     data = tiny_data()
     model, x = build_model(tiny_config("vae"), data), data.train.get(0, None)
-    q = model.encode(x)
+    q = DiagonalGaussian(torch.tensor([[0.1, 3.0]]).expand(len(x), -1), torch.zeros(len(x), 2))  # KLs .005 and 4.5
     noise = torch.randn(len(x), 1, 2)
     plain = model.eval().loss_at(x, q, 1.0, noise)
     torch.testing.assert_close(plain.loss, plain.reconstruction + q.kl())
@@ -59,6 +59,7 @@ def test_no_free_bits_is_the_elbo_and_more_only_raise_the_loss():
 def test_free_nats_reach_the_model_and_stop_the_gradient_of_a_small_kl():
     model = build_model(tiny_config("free-bits"), tiny_data())
     assert model.free_nats == find("free-bits").objective.free_nats > 0
+    assert find("pretrain-free-bits").objective.free_nats == find("free-bits").objective.free_nats
     mu = torch.full((1, 2), 0.1, requires_grad=True)
     x = tiny_data().train.get(0, None)[:1]
     loss = model.eval().loss_at(x, DiagonalGaussian(mu, torch.zeros(1, 2)), 1.0, torch.zeros(1, 1, 2))

@@ -11,6 +11,14 @@ from lagvae_lib.paper import formats, inner_loops, published, readme, report, ro
 from lagvae_lib.runs.record import Records
 from tests.made_up import made_up, of_earlier_settings
 
+
+def test_what_a_run_cost_is_the_processor_s_time_or_on_a_gpu_the_wall_clock_s():
+    run = made_up("aggressive")  # 127 processor seconds, 100 of them in the stage of 20 updates; twice that on the wall
+    on_a_gpu = replace(run, metrics=run.metrics | {"provenance": {"cuda": "13.0"}})
+    assert [3600 * rows.hours([r]) for r in (run, on_a_gpu)] == pytest.approx([127, 254])
+    assert [rows.costs(r)["aggressive_step"] for r in (run, on_a_gpu)] == [5.0, 10.0]
+
+
 # -- rows --------------------------------------------------------------------------------------------------------------
 
 

@@ -7,8 +7,10 @@ import math
 import pytest
 import torch
 
+from lagvae_lib.config.settings import DataSettings
 from lagvae_lib.data import oracle as oracle_module
 from lagvae_lib.data import synthetic
+from lagvae_lib.data.loading import load
 from lagvae_lib.paths import ROOT, mirror_dir, results_dir
 
 TINY = synthetic.Recipe(vocab=3, embedding=4, hidden=5, length=4, lines=40, train_lines=30, batch=8, seed=3)
@@ -170,6 +172,15 @@ def test_corpus_is_cached_and_regenerated_when_damaged(cache, monkeypatch):
     assert (cache / "train.txt").read_bytes() == intact
     monkeypatch.setattr(synthetic, "generate", lambda: pytest.fail("a sound cache was not used"))
     assert synthetic.synthetic_corpus() == corpus
+
+
+def test_selection_and_test_are_the_same_file_as_in_the_paper_and_training_another(cache):
+    data = load("synthetic", DataSettings(train=60, valid=40, test=40, batch_size=20), profile="paper")
+    train, valid, test, fresh = (
+        {tuple(row) for x in s for row in x.tolist()} for s in (data.train, data.valid, data.test, data.fresh)
+    )
+    assert valid == test and len(valid) == 40 and len(train) == 60
+    assert not valid & train and not fresh & (train | valid)
 
 
 @pytest.mark.parametrize("name", ["train.txt", "test.txt", "sha256"])

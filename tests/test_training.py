@@ -13,7 +13,8 @@ from lagvae_lib.inference import Step
 from lagvae_lib.inference.amortised import Amortised
 from lagvae_lib.models.vae import Loss
 from lagvae_lib.objectives import Objective
-from lagvae_lib.schedule import Schedule
+from lagvae_lib.runs.observe import observer
+from lagvae_lib.schedule import Progress, Schedule
 from lagvae_lib.training import Trainer
 from tests.tiny import tiny_config, tiny_data
 
@@ -155,6 +156,14 @@ def test_the_rate_is_halved_after_two_bad_epochs_and_the_best_is_loaded():
     assert made.optimisers.decoder.param_groups[0]["lr"] == 0.05
 
 
+def test_what_is_better_than_the_loss_of_the_last_decay_is_not_yet_the_best():
+    """After a decay the loss that caused it is the reference, and the model of an earlier epoch stays selected."""
+    progress, schedule = Progress(0.1), Schedule(lr=0.1, patience=1, decay_from=0, reference="decay")
+    seen = [progress.after_epoch(schedule, loss, epoch, 0) for epoch, loss in enumerate([10.0, 12.0, 11.0, 11.0, 9.0])]
+    assert seen == [(True, False), (False, True), (False, False), (False, False), (True, False)]
+    assert progress.best_loss == 9.0 and progress.decays == 1
+
+
 def test_a_good_epoch_resets_the_count():
     assert follow(trainer(patience=2), [10, 11, 9, 11, 8.9, 9]) == [0.1] * 6
 
@@ -255,6 +264,20 @@ def test_a_validation_loss_that_is_no_number_ends_the_training():
         next(made.model.decoder_parameters()).fill_(math.nan)
     with pytest.raises(FloatingPointError, match="the validation loss is nan after epoch 1"):
         made.fit()
+
+
+def test_measurements_have_the_noise_of_the_seed_and_each_estimate_its_own_difference():
+    data = tiny_data()
+    torch.manual_seed(0)
+    model = build_model(tiny_config("vae"), data).eval()
+    with torch.no_grad():
+        model.encoder.linear.weight.mul_(10_000)  # the means are 1e-5 apart at first
+        found = [observer(tiny_config("vae", seed), data, "cpu")(model, 1) for seed in (0, 0, 1)]
+    first, again, other = found
+    assert first == again and first["kl"] == other["kl"] and first["mi"] != other["mi"]
+    assert first["mi"] != first["mi_large"]
+    for name in ("", "_large"):
+        assert first[f"aggregate_kl{name}"] == pytest.approx(first["kl"] - first[f"mi{name}"])
 
 
 def test_history_has_a_row_an_epoch_and_the_stage_of_each():
