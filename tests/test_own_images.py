@@ -138,6 +138,14 @@ def test_other_arrays_are_refused_with_the_way_out(tmp_path, array, says):
         image_set(str(tmp_path / "x.npy"))
 
 
+def test_an_array_whose_header_breaks_off_is_refused(tmp_path):
+    np.save(tmp_path / "x.npy", drawings(60))
+    content = (tmp_path / "x.npy").read_bytes()
+    (tmp_path / "x.npy").write_bytes(content.replace(b")", b" ").replace(b"}", b" "))
+    with pytest.raises(DataError, match="cannot be read as an array of numbers"):
+        image_set(str(tmp_path / "x.npy"))
+
+
 def test_a_label_column_is_none_of_images(tmp_path):
     np.save(tmp_path / "mine.npy", drawings(40))
     with pytest.raises(DataError, match=r"mine\.npy holds images, which have no label column"):

@@ -10,6 +10,7 @@ import zlib
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
+from tokenize import TokenError
 
 import numpy as np
 import torch
@@ -23,8 +24,19 @@ from lagvae_lib.paths import files_below
 SIZE = 28
 PICTURES = (".png", ".jpg", ".jpeg")
 SPLIT_NAMES = ("train", "training", "valid", "validation", "val", "test", "testing")
-# What damaged archives, arrays and PNGs raise; RuntimeError is zipfile's for a member that claims to be encrypted
-DAMAGE = (OSError, ValueError, KeyError, EOFError, SyntaxError, RuntimeError, zipfile.BadZipFile, zlib.error)
+# What damaged archives, arrays and PNGs raise; RuntimeError is zipfile's for a member that claims to be encrypted,
+# TokenError numpy's for a header that breaks off
+DAMAGE = (
+    OSError,
+    ValueError,
+    KeyError,
+    EOFError,
+    SyntaxError,
+    TokenError,
+    RuntimeError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
 
 
 def reduce_by_area(ink: np.ndarray) -> np.ndarray:

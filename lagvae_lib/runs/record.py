@@ -18,6 +18,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from tokenize import TokenError
 from zipfile import BadZipFile
 
 import numpy as np
@@ -49,7 +50,7 @@ class BadRecord(UserError, ValueError):
 
 
 AGAIN = "delete that folder to train the run again"
-DAMAGE = (ValueError, TypeError, KeyError, EOFError, BadZipFile, zlib.error)  # what a file that is no record raises
+DAMAGE = (ValueError, TypeError, KeyError, EOFError, TokenError, BadZipFile, zlib.error)  # of a file that is no record
 FOLDER = re.compile(r"seed(?P<seed>\d+)(?P<changed>-[0-9a-f]{8})?")  # of a run, see `folder_of`
 LOCK = ".lock"  # in the folder of a run that is being trained
 
