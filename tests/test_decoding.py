@@ -15,7 +15,6 @@ from lagvae_lib.sampling.text import (
     Decoded,
     beam,
     greedy,
-    interpolation,
     posterior_codes,
     prior_samples,
     sampled,
@@ -191,14 +190,6 @@ def test_codes_are_the_posteriors():
     assert torch.equal(posterior_codes(model, x), q.mu)
     drawn = posterior_codes(model, x, sample=True, generator=torch.Generator().manual_seed(3))
     torch.testing.assert_close(drawn, q.rsample(1, generator=torch.Generator().manual_seed(3))[:, 0])
-
-
-def test_interpolation_is_a_straight_line_with_its_ends():
-    a, b = torch.tensor([0.0, 2.0]), torch.tensor([4.0, -2.0])
-    torch.testing.assert_close(interpolation(a, b, 3), torch.tensor([[0.0, 2.0], [2.0, 0.0], [4.0, -2.0]]))
-    assert torch.equal(interpolation(a, b, 2), torch.stack([a, b]))
-    with pytest.raises(ValueError, match="at least 2 steps"):
-        interpolation(a, b, 1)
 
 
 def test_prior_samples_are_standard_normal():

@@ -158,14 +158,3 @@ def posterior_codes(model: VAE, x: Tensor, sample: bool = False, generator: torc
     """The codes of sentences x [B, T] under q(z|x), [B, nz]: the means, or one sample each."""
     q = model.encode(x)
     return q.rsample(1, generator=generator)[:, 0] if sample else q.mu
-
-
-def interpolation(start: Tensor, end: Tensor, steps: int) -> Tensor:
-    """Codes on the straight line from `start` to `end` [nz], both included: [steps, nz].
-
-    Raises ValueError for fewer than 2 steps.
-    """
-    if steps < 2:
-        raise ValueError(f"an interpolation has at least 2 steps, its ends; not {steps}")
-    along = torch.linspace(0, 1, steps, dtype=start.dtype, device=start.device).unsqueeze(1)
-    return start + along * (end - start)
