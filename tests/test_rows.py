@@ -244,7 +244,7 @@ def old_record(epochs, bad_from, **objective):
     del run.metrics["ended"]
     run.config["schedule"] = {"max_epochs": 40, "patience": 2, "max_decays": 5}
     run.config["method"]["objective"] = objective
-    losses = [100.0 - min(epoch, bad_from) for epoch in range(epochs)]
+    losses = [100.0 - epoch if epoch <= bad_from else 100.5 - bad_from for epoch in range(epochs)]
     return replace(run, history=pd.DataFrame({"valid_loss": losses}))
 
 
