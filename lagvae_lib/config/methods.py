@@ -225,13 +225,14 @@ def _check_effect(method: Method, part: str, wanted: dict) -> None:
     """Refuse a knob that would change a run's name and nothing else."""
     if method.model == "autoregressive" and part != "inference":
         raise BadValue(f"{method.name}: a model without z has no use for {', '.join(wanted)}")
-    for knob in wanted.keys() & NEEDS.keys():
+    for knob in (knob for knob in NEEDS if knob in wanted):
         other, _, value = NEEDS[knob].partition("=")
         has = getattr(getattr(method, part), other)
         if not has or (value and has != value):
             raise BadValue(f"{method.name}: {knob} has no effect without {NEEDS[knob]}")
-    if idle := wanted.keys() & {"window", "max_steps", "inner_test"} if "fixed_steps" in wanted else ():
-        raise BadValue(f"{method.name}: fixed_steps leaves nothing to {', '.join(sorted(idle))}")
+    idle = [knob for knob in ("window", "max_steps", "inner_test") if knob in wanted]
+    if idle and "fixed_steps" in wanted:
+        raise BadValue(f"{method.name}: fixed_steps leaves nothing to {', '.join(idle)}")
 
 
 def _aggressive(method: Method) -> Method:

@@ -73,7 +73,7 @@ class Options:
 
     max_len: int | None = None
     vocab_size: int | None = None
-    sizes: tuple[int | None, int | None, int | None] | None = None
+    sizes: tuple[int | None, ...] | None = None
     known_only: bool = False
 
     def __post_init__(self):
@@ -122,7 +122,7 @@ def text_corpus(
     *,
     max_len: int | None = None,
     vocab_size: int | None = None,
-    sizes: tuple[int | None, int | None, int | None] | None = None,
+    sizes: tuple[int | None, ...] | None = None,
     known_only: bool = False,
 ) -> Corpus:
     """The named text data set; options as in `Options`.
@@ -150,7 +150,7 @@ def user_corpus(
     *,
     max_len: int | None = None,
     vocab_size: int | None = None,
-    sizes: tuple[int | None, int | None, int | None] | None = None,
+    sizes: tuple[int | None, ...] | None = None,
     label_column: str | None = None,
 ) -> Corpus:
     """A corpus from the user's own UTF-8 text file, one document per line, split 80/10/10.

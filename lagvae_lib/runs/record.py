@@ -233,6 +233,7 @@ def may_hold(folder: Path, config: Config) -> bool:
 
 
 def _is_of(folder: Path, config: Config) -> bool:
+    """Whether a folder holds this run, or nothing yet."""
     saved = read_config(folder)
     return saved is None or same_run(saved, _saved(folder / "metrics.json") or {}, config)
 
